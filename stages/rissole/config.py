@@ -1,0 +1,466 @@
+"""params.yaml, read and checked as a whole: the only module that opens it.
+
+A value is looked up in the shared section, over which the chosen preset's section is laid, over
+which (for `ldm`) the row's own `ldm` is laid. What a preset or a row leaves out, it takes over.
+"""
+
+import math
+import re
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rissole.errors import InputError
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Query = Literal["first_block", "latent"]
+Exclude = Literal["none", "self", "group"]
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(_Checked):
+    """Section `data`: which images, and how they are cut to size and split."""
+
+    source: Literal["avatars", "folder", "celeba", "imagenet100"]
+    root: str | None
+    size: Annotated[int, Field(ge=8)]
+    images: Positive | None
+    validation: Annotated[float, Field(gt=0, lt=1)]
+    groups: str | None
+    classes: str | None
+    shard: Positive
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if self.source != "avatars" and self.root is None:
+            raise ValueError(f"root: a path is needed for source '{self.source}'")
+        if self.source == "avatars" and self.images is None:
+            raise ValueError("images: a number is needed for source 'avatars'")
+        if self.groups is not None:
+            try:
+                groups = re.compile(self.groups).groups
+            except re.error as error:
+                raise ValueError(f"groups: not a regular expression ({error})") from None
+            if groups != 1:
+                raise ValueError("groups: must hold exactly one pair of parentheses")
+        return self
+
+
+class FSQ(_Checked):
+    """Finite scalar quantisation: each latent channel is rounded to one of its levels."""
+
+    kind: Literal["fsq"]
+    levels: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if math.prod(self.levels) > 65536:
+            raise ValueError(f"levels: their product {math.prod(self.levels):,} is above 65,536")
+        return self
+
+
+class VQ(_Checked):
+    """Vector quantisation with a codebook learned by moving averages."""
+
+    kind: Literal["vq"]
+    codes: Annotated[int, Field(ge=2, le=65536)]
+    channels: Positive
+    decay: Share
+    commitment: Weight
+    restart: Weight
+
+
+class VQGAN(_Checked):
+    """Section `vqgan`: the first stage and its training."""
+
+    widths: Annotated[list[Positive], Field(min_length=1)]
+    attention: Literal["none", "bare", "residual"]
+    quantiser: Annotated[FSQ | VQ, Field(discriminator="kind")]
+    l1: Weight
+    l2: Weight
+    perceptual: Literal["none", "efficientnet_lite0", "lpips"]
+    perceptual_weight: Weight
+    perceptual_share: Annotated[float, Field(gt=0, le=1)]
+    lpips_weights: str | None
+    adversarial_weight: Weight
+    adversarial_cap: Weight
+    adversarial_start: Annotated[float, Field(ge=0, le=1)]
+    discriminator_start: Annotated[float, Field(ge=0, le=1)]
+    discriminator_layers: Positive
+    steps: Positive
+    batch: Positive
+    learning_rate: Rate
+    warm_up: Count
+    decay_from: Annotated[float, Field(ge=0, le=1)]
+    flips: bool
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if any(width % 8 for width in self.widths):
+            raise ValueError(f"widths: {self.widths} must be multiples of 8 (group norm)")
+        if self.perceptual == "lpips" and self.lpips_weights is None:
+            raise ValueError("lpips_weights: a path is needed for perceptual 'lpips'")
+        if self.discriminator_start > self.adversarial_start:
+            raise ValueError("discriminator_start: must not be later than adversarial_start")
+        return self
+
+
+class Latents(_Checked):
+    """Section `latents`: what is encoded."""
+
+    mirrors: bool
+
+
+class Index(_Checked):
+    """Section `index`: the search structure over the train queries."""
+
+    kind: Literal["auto", "exact", "hashed", "tree"]
+    exact_below: Count
+    tree_above: Count
+    leaves: Positive | None
+    searched: Rate
+    reorder: Positive
+
+
+class LDM(_Checked):
+    """Section `ldm`: the denoiser and its training."""
+
+    widths: Annotated[list[Positive], Field(min_length=1)]
+    depth: Positive
+    embedding: Positive
+    heads: Positive
+    head_width: Positive
+    attention: Literal["bare", "residual"]
+    dropout: Share
+    final_kernel: Literal[1, 3, 5]
+    normalise: bool
+    prediction: Literal["epsilon", "v_prediction", "sample"]
+    schedule: Literal["linear", "squaredcos_cap_v2"]
+    timesteps: Positive
+    share_timestep: Literal["block", "image", "batch"]
+    average: Share
+    steps: Positive
+    batch: Positive
+    learning_rate: Rate
+    warm_up: Count
+    decay_from: Annotated[float, Field(ge=0, le=1)]
+    clip: Annotated[float, Field(gt=0)] | None
+    validations: Positive
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if any(width % 16 for width in self.widths):
+            raise ValueError(f"widths: {self.widths} must be multiples of 16 (group norm, stem)")
+        return self
+
+
+class Sample(_Checked):
+    """Section `sample`: how images are drawn."""
+
+    images: Annotated[int, Field(ge=2)]
+    sampler: Literal["ddpm", "ddim", "dpmsolver++"]
+    steps: Positive
+    batch: Positive
+
+
+class Judge(_Checked):
+    """Section `judge`: the networks whose features the scores compare."""
+
+    size: Annotated[int, Field(ge=32)]
+    inception: str | None
+    batch: Positive
+
+
+class Retrieval(_Checked):
+    """One neighbour table: what is looked up, how many are kept, what is never kept."""
+
+    k: Positive
+    query: Query
+    exclude: Exclude
+
+
+class _Retrieval(_Checked):
+    k: Positive | None = None
+    query: Query | None = None
+    exclude: Exclude | None = None
+
+
+class Variant(_Checked):
+    """One row of the table: what it conditions on, and what it changes in `ldm`."""
+
+    context: str
+    neighbours: Literal["none", "stack", "set", "tokens"] = "none"
+    position: bool = False
+    previous: bool = False
+    halo: Count = 0
+    blocks: Positive | None = None
+    seed: Count | None = None
+    ldm: dict = {}
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if (self.neighbours == "none") != (self.context == "latents"):
+            raise ValueError(
+                f"context: '{self.context}' does not go with neighbours '{self.neighbours}'; a row"
+                " without neighbours reads 'latents', any other 'neighbours/<retrieval>'"
+            )
+        if self.previous and self.neighbours in ("set", "tokens"):
+            raise ValueError("previous: goes with neighbours 'none' or 'stack' only")
+        if self.previous and self.halo:
+            raise ValueError("previous: cannot go with a halo, whose blocks advance together")
+        return self
+
+
+class _Params(_Checked):
+    """All of params.yaml. A stage's empty folder (tests) holds only what the stage declares."""
+
+    preset: str = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = None
+    k: Positive = None
+    blocks: Positive = None
+    query: Query = None
+    exclude: Exclude = None
+    threads: Positive = None
+    queries: Positive = None
+    data: dict = None
+    vqgan: dict = None
+    latents: dict = None
+    index: dict = None
+    ldm: dict = None
+    sample: dict = None
+    judge: dict = None
+    retrievals: dict[str, _Retrieval] = None
+    variants: dict[str, Variant] = None
+    presets: dict[str, dict[str, dict]] = None
+
+
+SECTIONS = {
+    "data": Data,
+    "vqgan": VQGAN,
+    "latents": Latents,
+    "index": Index,
+    "ldm": LDM,
+    "sample": Sample,
+    "judge": Judge,
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes `1e-05`, as `dvc exp run -S` writes it, for a string; here it is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+class Settings:
+    """The checked content of params.yaml; each attribute is a knob or a section."""
+
+    def __init__(self, params: _Params):
+        self._params = params
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in SECTIONS:
+            return self._section(name)
+        value = getattr(self._params, name)
+        if value is None:
+            raise InputError(f"params.yaml: the key '{name}' is missing; put it back")
+        return value
+
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """The rows of the table, in their order."""
+        return self.__getattr__("variants")
+
+    def variant(self, name: str) -> Variant:
+        """One row, its number of blocks per side and its seed filled in."""
+        row = _choose(self.variants, name, "variants")
+        return row.model_copy(
+            update={
+                "blocks": self.blocks if row.blocks is None else row.blocks,
+                "seed": self.seed if row.seed is None else row.seed,
+            }
+        )
+
+    def row_ldm(self, name: str) -> LDM:
+        """Section `ldm` as the row changes it."""
+        return self._section("ldm", f"variants.{name}.ldm", self.variant(name).ldm)
+
+    def retrieval(self, name: str) -> Retrieval:
+        """One neighbour table; what it leaves out, the knobs at the top say."""
+        own = _choose(self.__getattr__("retrievals"), name, "retrievals")
+        return Retrieval(
+            k=own.k or self.k, query=own.query or self.query, exclude=own.exclude or self.exclude
+        )
+
+    @cached_property
+    def _chosen(self) -> dict[str, dict]:
+        if self._params.presets is None:
+            return {}
+        return _choose(self._params.presets, self.preset, "presets", "preset")
+
+    def _section(self, name: str, where: str | None = None, over: dict | None = None):
+        shared, preset = getattr(self._params, name), self._chosen.get(name)
+        if shared is None and preset is None:
+            raise InputError(f"params.yaml: the key '{name}' is missing; put it back")
+        layers = {name: shared, f"presets.{self._params.preset}.{name}": preset, where: over}
+        return _merged(SECTIONS[name], layers)
+
+
+def read(path: Path = Path("params.yaml")) -> Settings:
+    """Read and check all of params.yaml, the presets not chosen included.
+
+    Raises:
+        InputError: naming the key, its value and the mend, where a key is unknown, mistyped, out
+            of range or of the wrong type, or where values cannot go together.
+    """
+    try:
+        content = yaml.load(path.read_text("utf-8"), _Loader)
+    except FileNotFoundError:
+        raise InputError(f"{path} is not in this folder; run from the project's top") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no keys")
+    try:
+        settings = Settings(_Params.model_validate(content))
+    except ValidationError as error:
+        raise _explained(error, _Params, {}) from None
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """Check what no single section shows; sections that a cut-down file leaves out are skipped."""
+    params = settings._params
+    for preset in params.presets or {}:
+        under = Settings(params.model_copy(update={"preset": preset}))
+        unknown = [name for name in under._chosen if name not in SECTIONS]
+        if unknown:
+            raise InputError(
+                f"params.yaml: presets.{preset}.{unknown[0]}: no such section"
+                + _near(unknown[0], SECTIONS)
+            )
+        for name in SECTIONS:
+            if _complete(params, under, name):
+                under._section(name)
+    if params.presets is not None and params.preset is not None:
+        settings._chosen  # noqa: B018 (raises on an unknown preset)
+    rows = params.variants or {}
+    for name, row in rows.items():
+        if _complete(params, settings, "ldm"):
+            ldm = settings._section("ldm", f"variants.{name}.ldm", row.ldm)
+            if row.halo and ldm.share_timestep != "image":
+                raise InputError(
+                    f"params.yaml: variants.{name}.halo is {row.halo}: a halo needs"
+                    f" 'ldm: {{share_timestep: image}}' in the row, not '{ldm.share_timestep}'"
+                )
+        kind, _, table = row.context.partition("/")
+        if kind == "neighbours" and params.retrievals is not None:
+            _choose(params.retrievals, table, "retrievals", f"variants.{name}.context")
+    if _complete(params, settings, "data") and _complete(params, settings, "vqgan"):
+        _check_sides(settings, rows)
+    if _complete(params, settings, "sample") and _complete(params, settings, "ldm"):
+        steps, timesteps = settings.sample.steps, settings.ldm.timesteps
+        if steps > timesteps:
+            raise InputError(
+                f"params.yaml: sample.steps is {steps}: there are only ldm.timesteps {timesteps}"
+            )
+
+
+def _check_sides(settings: Settings, rows: dict[str, Variant]) -> None:
+    data, factor = settings.data, 2 ** len(settings.vqgan.widths)
+    if data.size % factor:
+        raise InputError(
+            f"params.yaml: data.size is {data.size}: must be a multiple of {factor}, by which the"
+            f" {len(settings.vqgan.widths)} vqgan.widths shrink it"
+        )
+    side = data.size // factor
+    splits = {"blocks": settings._params.blocks}
+    splits |= {f"variants.{name}.blocks": row.blocks for name, row in rows.items()}
+    for key, blocks in splits.items():
+        if blocks is not None and side % blocks:
+            raise InputError(
+                f"params.yaml: {key} is {blocks}: does not divide the latent's side {side}"
+                f" (data.size {data.size} / {factor}); take one of"
+                f" {[d for d in range(1, side + 1) if side % d == 0]}"
+            )
+    k, images = settings._params.k, data.images
+    if k is not None and images is not None and k >= images * (1 - data.validation):
+        raise InputError(
+            f"params.yaml: k is {k}: the database holds fewer train images than that"
+            f" (data.images {images}, {1 - data.validation:.0%} of them); lower k"
+        )
+
+
+def _complete(params: _Params, settings: Settings, name: str) -> bool:
+    shared, preset = getattr(params, name), settings._chosen.get(name) if params.preset else None
+    return shared is not None or preset is not None
+
+
+def _merged(model: type[BaseModel], layers: dict[str | None, dict | None]):
+    merged, origin = {}, {}
+    for where, layer in layers.items():
+        merged |= layer or {}
+        origin |= dict.fromkeys(layer or {}, where)
+    try:
+        return model.model_validate(merged)
+    except ValidationError as error:
+        home = [layer for layer in layers if layer][0]
+        where = {key: f"{origin.get(key, home)}.{key}" for key in [*model.model_fields, *merged]}
+        raise _explained(error, model, where) from None
+
+
+def _explained(
+    error: ValidationError, model: type[BaseModel], where: dict[str, str]
+) -> InputError:
+    """The first fault of a ValidationError as a line with key, value and mend.
+
+    A validator of ours raises "name: mend" about the field `name` of its model.
+    """
+    fault = error.errors()[0]
+    path = [str(part) for part in fault["loc"] if part not in ("fsq", "vq")]
+    value, text = fault["input"], fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        named, _, text = text.partition(": ")
+        path.append(named)
+        value = value.get(named) if isinstance(value, dict) else getattr(value, named)
+    key = ".".join([where.get(path[0], path[0]), *path[1:]])
+    if fault["type"] == "extra_forbidden":
+        return InputError(f"params.yaml: {key}: no such key{_near(path[-1], _fields(model))}")
+    if fault["type"] == "missing":
+        return InputError(f"params.yaml: {key}: the key is missing; put it back")
+    return InputError(f"params.yaml: {key} is {value!r}: {text[0].lower()}{text[1:]}")
+
+
+def _fields(model: type[BaseModel]) -> list[str]:
+    nested = (_Retrieval, Variant) if model is _Params else (FSQ, VQ) if model is VQGAN else ()
+    return [name for part in (model, *nested) for name in part.model_fields]
+
+
+def _choose(choices: dict, name: str, section: str, key: str | None = None):
+    if name in choices:
+        return choices[name]
+    said = f"{key} is '{name}': " if key else f"no '{name}' under {section}; "
+    raise InputError(f"params.yaml: {said}choose among {list(choices)}{_near(name, choices)}")
+
+
+def _near(name: str, names) -> str:
+    near = get_close_matches(name, list(names), 1)
+    return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(names)}"

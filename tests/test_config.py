@@ -1,0 +1,173 @@
+"""params.yaml: what it says is what the stages get, and what cannot work is refused in one line."""
+
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+
+from rissole import config
+from rissole.errors import InputError
+
+PARAMS = Path("params.yaml")
+PRESETS = "quick celeba imagenet100 folder celeba_released imagenet100_released".split()
+
+
+def edited(tmp_path, *overrides):
+    """params.yaml as `dvc exp run -S` leaves it."""
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.read_text())
+    apply_overrides(path, list(overrides))
+    return path
+
+
+def read(tmp_path, *overrides):
+    return config.read(edited(tmp_path, *overrides))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_gives_every_section_and_every_row(preset, tmp_path):
+    settings = read(tmp_path, f"preset={preset}")
+    for section, model in config.SECTIONS.items():
+        assert isinstance(getattr(settings, section), model)
+    for row in settings.variants:
+        assert isinstance(settings.row_ldm(row), config.LDM)
+
+
+def test_a_preset_is_laid_over_the_shared_section(tmp_path):
+    settings = read(tmp_path, "ldm.batch=7", "ldm.steps=5")
+    assert settings.ldm.steps == 700  # the preset's
+    settings = read(tmp_path, "~presets.quick.ldm.steps", "ldm.steps=5")
+    assert settings.ldm.steps == 5
+
+
+def test_a_row_is_laid_over_the_preset(tmp_path):
+    settings = read(tmp_path, "+variants.rissole_halo.ldm.steps=9")
+    assert settings.row_ldm("rissole_halo").steps == 9
+    assert settings.row_ldm("rissole_latent").steps == 700
+
+
+def test_a_neighbour_table_takes_over_the_knobs_it_leaves_out(tmp_path):
+    settings = read(tmp_path, "k=9", "exclude=group")
+    latent = settings.retrieval("latent")
+    assert (latent.k, latent.query, latent.exclude) == (9, "latent", "group")
+    assert settings.retrieval("rdm").k == 4
+    assert settings.retrieval("released").exclude == "none"
+
+
+def test_a_small_number_as_dvc_writes_it_is_a_number(tmp_path):
+    path = edited(tmp_path, "presets.quick.ldm.learning_rate=1e-5")
+    assert "1e-05" in path.read_text()
+    assert config.read(path).ldm.learning_rate == pytest.approx(1e-5)
+
+
+def test_setting_a_knob_keeps_the_file_as_it_is_written(tmp_path):
+    assert edited(tmp_path, "k=20").read_text() == PARAMS.read_text()
+
+
+def test_setting_another_k_changes_one_line(tmp_path):
+    before, after = PARAMS.read_text().split("\n"), edited(tmp_path, "k=4").read_text().split("\n")
+    changed = [(b, a) for b, a in zip(before, after, strict=True) if b != a]
+    assert len(changed) == 1
+    assert changed[0][1].startswith("k: 4  ")
+    assert changed[0][1].endswith(changed[0][0].partition("#")[2])
+
+
+def test_rows_have_the_top_level_blocks_and_seed_unless_they_say_otherwise(tmp_path):
+    settings = read(tmp_path, "blocks=4", "seed=7")
+    assert (settings.variant("rissole").blocks, settings.variant("rissole").seed) == (4, 7)
+    assert settings.variant("whole").blocks == 1
+    assert settings.variant("rissole_again").seed == 1
+
+
+FAULTS = {
+    "+kk=5": ("kk", "did you mean 'k'"),
+    "k=abc": ("k", "'abc'"),
+    "k=0": ("k", "0", "greater than 0"),
+    "k=4.5": ("k", "4.5"),
+    "k=true": ("k", "True"),
+    "k=-1": ("k", "-1"),
+    "k=4000": ("k", "4000", "lower k"),
+    "k=null": ("k", "None"),
+    "seed=-1": ("seed", "-1"),
+    "preset=quik": ("preset", "'quik'", "did you mean 'quick'"),
+    "blocks=3": ("blocks", "3", "[1, 2, 4, 8, 16]"),
+    "query=first": ("query", "'first'", "first_block"),
+    "exclude=me": ("exclude", "'me'", "group"),
+    "threads=0": ("threads", "0"),
+    "+vqgan.stepz=1": ("vqgan.stepz", "did you mean 'steps'"),
+    "+presets.quick.vqgan.stepz=1": ("presets.quick.vqgan.stepz", "did you mean 'steps'"),
+    "+presets.celeba.ldm.stepz=1": ("presets.celeba.ldm.stepz", "did you mean 'steps'"),
+    "+presets.quick.vqgann={}": ("presets.quick.vqgann", "did you mean 'vqgan'"),
+    "presets.quick.ldm.steps=many": ("presets.quick.ldm.steps", "'many'"),
+    "presets.quick.ldm.steps=0": ("presets.quick.ldm.steps", "0"),
+    "presets.quick.ldm.learning_rate=-1": ("presets.quick.ldm.learning_rate", "-1"),
+    "presets.quick.ldm.widths=[48,50]": ("presets.quick.ldm.widths", "[48, 50]", "16"),
+    "presets.quick.ldm.widths=[]": ("presets.quick.ldm.widths", "[]"),
+    "presets.quick.data.source=celeb": ("presets.quick.data.source", "'celeb'", "celeba"),
+    "presets.quick.data.source=celeba": ("data.root", "None", "path"),
+    "presets.quick.data.images=null": ("data.images", "None", "number"),
+    "presets.folder.data.root=null": ("data.root", "None", "path"),
+    "data.groups='(a)(b)'": ("data.groups", "'(a)(b)'", "exactly one"),
+    "data.groups='('": ("data.groups", "'('", "regular expression"),
+    "data.size=66": ("data.size", "66", "multiple of 4"),
+    "data.validation=1.0": ("data.validation", "1.0"),
+    "vqgan.quantiser.kind=fsqq": ("vqgan.quantiser", "fsq"),
+    "vqgan.quantiser.levels=[8,1]": ("vqgan.quantiser.levels", "1"),
+    "vqgan.quantiser.levels=[64,64,64]": ("vqgan.quantiser.levels", "65,536"),
+    "vqgan.widths=[30,64]": ("vqgan.widths", "[30, 64]", "multiples of 8"),
+    "vqgan.perceptual=lpips": ("vqgan.lpips_weights", "None", "path"),
+    "vqgan.discriminator_start=0.9": ("vqgan.discriminator_start", "0.9", "adversarial_start"),
+    "~vqgan.l1": ("vqgan.l1", "missing"),
+    "~ldm.depth": ("ldm.depth", "missing"),
+    "sample.sampler=heun": ("sample.sampler", "'heun'", "ddim"),
+    "presets.quick.sample.steps=5000": ("sample.steps", "5000", "1000"),
+    "judge.size=16": ("judge.size", "16"),
+    "index.kind=flat": ("index.kind", "'flat'", "exact"),
+    "retrievals.rdm.k=0": ("retrievals.rdm.k", "0"),
+    "+retrievals.rdm.kk=1": ("retrievals.rdm.kk", "did you mean 'k'"),
+    "+variants.rissole.positions=true": ("variants.rissole.positions", "did you mean 'position'"),
+    "variants.rdm.context=neighbours/rmd": ("variants.rdm.context", "'rmd'", "'rdm'"),
+    "variants.rdm.context=latents": ("variants.rdm.context", "'latents'", "tokens"),
+    "variants.rissole_halo.neighbours=stacked": ("variants.rissole_halo.neighbours", "stack"),
+    "variants.rissole_halo.ldm.share_timestep=block": ("variants.rissole_halo.halo", "2", "image"),
+    "+variants.rissole_halo.previous=true": ("variants.rissole_halo.previous", "stack"),
+    "variants.rdm.blocks=3": ("variants.rdm.blocks", "3"),
+    "variants.released.ldm.attention=bar": ("variants.released.ldm.attention", "'bar'"),
+    "+variants.released.ldm.stepz=1": ("variants.released.ldm.stepz", "did you mean 'steps'"),
+}
+
+
+@pytest.mark.parametrize("override", FAULTS)
+def test_a_fault_is_named_by_key_value_and_mend(override, tmp_path):
+    with pytest.raises(InputError) as fault:
+        read(tmp_path, override)
+    text = str(fault.value)
+    assert "\n" not in text
+    for part in FAULTS[override]:
+        assert part in text
+
+
+def test_a_missing_knob_is_named_when_a_stage_needs_it(tmp_path):
+    (tmp_path / "params.yaml").write_text("seed: 3\n")
+    settings = config.read(tmp_path / "params.yaml")
+    assert settings.seed == 3
+    for name in ("k", "vqgan", "variants"):
+        with pytest.raises(InputError, match=f"'{name}' is missing"):
+            getattr(settings, name)
+
+
+def test_a_row_that_is_not_in_the_table_is_named(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'rissole_halo'"):
+        read(tmp_path).variant("rissole_hallo")
+
+
+@pytest.mark.parametrize("text", ["", "k: [", "- a", "k: 1\nk: {"])
+def test_a_file_that_is_not_yaml_is_refused(text, tmp_path):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"params\.yaml"):
+        config.read(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="top"):
+        config.read(tmp_path / "params.yaml")

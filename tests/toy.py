@@ -1,0 +1,60 @@
+"""Small made-up latents and settings that several test files build on."""
+
+import numpy as np
+import torch
+
+from rissole.config import LDM, Variant
+from rissole.latents import Latents
+
+CODEBOOK = torch.cartesian_prod(*[torch.tensor([-1.0, -0.3, 0.4, 1.1])] * 2)  # 16 codes, 2 channels
+
+
+def ldm(**changes) -> LDM:
+    """Section `ldm` of a network that trains in a second."""
+    settings = {
+        "widths": [16, 32],
+        "depth": 1,
+        "embedding": 16,
+        "heads": 2,
+        "head_width": 8,
+        "attention": "residual",
+        "dropout": 0.0,
+        "final_kernel": 1,
+        "normalise": True,
+        "prediction": "v_prediction",
+        "schedule": "squaredcos_cap_v2",
+        "timesteps": 100,
+        "share_timestep": "block",
+        "average": 0.9,
+        "steps": 6,
+        "batch": 4,
+        "learning_rate": 0.002,
+        "warm_up": 2,
+        "decay_from": 0.5,
+        "clip": 1.0,
+        "validations": 2,
+    }
+    return LDM(**(settings | changes))
+
+
+def row(neighbours: str = "none", **changes) -> Variant:
+    """A row of the table with 2 x 2 blocks."""
+    context = "latents" if neighbours == "none" else "neighbours/main"
+    return Variant(**({"context": context, "neighbours": neighbours, "blocks": 2} | changes))
+
+
+def latents(images: int = 12, side: int = 8, seed: int = 0) -> Latents:
+    """Latents of random codes."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(len(CODEBOOK), (images, side, side), generator=generator)
+    z = CODEBOOK[codes]
+    ids = np.arange(images, dtype=np.int64) + 100
+    return Latents(
+        ids=ids,
+        originals=ids.copy(),
+        groups=np.array([None] * images, dtype=object),
+        codes=codes.int(),
+        codebook=CODEBOOK,
+        mean=z.mean((0, 1, 2)),
+        std=z.std((0, 1, 2)),
+    )
