@@ -1,0 +1,84 @@
+"""Cut the images to size and split them: params.yaml (data) -> data/split.
+
+The side that an image falls on follows from its decoded pixels alone, or from the name of its
+group, so it is the same in any order, on any machine and under any seed. Of pictures that are
+equal, as decoded or after the resize, the first stays.
+"""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rissole import config, files, images, runtime, sources
+from rissole.errors import InputError
+
+FOLDER = Path("data/split")
+
+
+def main() -> None:
+    """Write data/split: Parquet shards of both splits and DATA_CARD.md."""
+    data = config.read().data
+    records = sources.records(data)
+    twins, unreadable = [], []
+
+    def kept() -> Iterator[tuple[str, sources.Record, images.Picture]]:
+        seen = set()
+        prepared = images.prepare_all(records, data.size)
+        for record, picture in runtime.progress(prepared, "split_data", "image", len(records)):
+            if isinstance(picture, str):
+                unreadable.append(f"{record.name}: {picture}")
+            elif seen.isdisjoint((picture.id, picture.twin)):
+                seen.update((picture.id, picture.twin))
+                yield side(record.group, picture.id, data.validation), record, picture
+            else:
+                twins.append(record.name)
+
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    counts = images.write_splits(FOLDER, kept(), data.size, data.shard)
+    for line in unreadable:
+        print(f"split_data: cannot read {line}", file=sys.stderr)
+    check(counts, data)
+    summary = f"{counts['train']:,} train and {counts['val']:,} val images"
+    dropped = f"{len(twins):,} exact duplicates dropped"
+    dropped += f", {len(unreadable):,} unreadable files left out" if unreadable else ""
+    with files.replacing(FOLDER / "DATA_CARD.md") as scratch:
+        scratch.write_text(data_card(data, summary, dropped), "utf-8")
+    print(f"split_data: {summary} -> {FOLDER} ({dropped})")
+
+
+def side(group: str | None, number: int, validation: float) -> str:
+    """The split of an image, by a hash of its group's name or else of its own number."""
+    name = f"image {number}" if group is None else f"group {group}"
+    share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") / 2**64
+    return "val" if share < validation else "train"
+
+
+def check(counts: dict[str, int], data: config.Data) -> None:
+    """Refuse a split that leaves a side nearly empty."""
+    for split, count in counts.items():
+        if count < 2:
+            raise InputError(
+                f"only {count} of the images of source '{data.source}' fell to {split}, and 2 are"
+                f" needed: give more images (or groups), or change data.validation"
+                f" ({data.validation})"
+            )
+
+
+def data_card(data: config.Data, summary: str, dropped: str) -> str:
+    """What the images are, where they come from and how they were treated, as Markdown."""
+    return f"""# Data card
+
+{sources.credit(data)}
+
+- Source: `{data.source}`{f", {data.root}" if data.root else ""}.
+- {summary} ({dropped}).
+- {data.size} x {data.size} pixels, RGB, 8 bits: shorter side scaled to {data.size} (bilinear,
+  antialiased), then cropped to the centre.
+- Split by the hash of the decoded pixels, or of the group's name; {data.validation:.0%} for val.
+"""
+
+
+if __name__ == "__main__":
+    runtime.run(main)
