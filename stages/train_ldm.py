@@ -1,0 +1,88 @@
+"""Train the denoiser of one row of the table (paper, sections 4.1.3 and 4.2).
+
+Reads the latents and, for rows that retrieve, the neighbour tables. Writes the averaged weights
+with the lowest validation loss, and the last ones, to data/ldm/<row>; the loss curve to
+metrics/loss/<row>.csv; parameters, GFLOP and time to metrics/ldm/<row>.json.
+"""
+
+import csv
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rissole import config, denoiser, files, latents, ldm_training, runtime
+from rissole.conditioning import Conditioning, read_neighbours
+
+
+def main(row: str) -> None:
+    """Train one row."""
+    settings = config.read()
+    variant, ldm = settings.variant(row), settings.row_ldm(row)
+    device = runtime.set_up(settings.threads)
+    database = latents.read(Path("data/latents"), "train").to(device)
+    train, val = (read_images(variant, split, database, device) for split in ("train", "val"))
+    k = 0 if train.neighbours is None else train.neighbours.shape[1]
+    conditioning = Conditioning(variant, database, ldm.normalise)
+
+    torch.manual_seed(runtime.seeded(variant.seed))
+    side, channels = database.codes.shape[-1] // variant.blocks, database.codebook.shape[1]
+    network = denoiser.Denoiser(variant, ldm, channels, side, k).to(device)
+    averaged = ldm_training.averaging(network, ldm.average)
+
+    folder, curve, best, start = Path(f"data/ldm/{row}"), [], float("inf"), time.perf_counter()
+    steps = ldm_training.train(network, averaged, conditioning, ldm, variant.seed, train, val)
+    for done in runtime.progress(steps, f"train_ldm {row}", " images", ldm.steps, ldm.batch):
+        curve.append(done)
+        if done.validation is not None and done.validation < best:
+            best = done.validation
+            denoiser.save(folder / "best.safetensors", averaged.module, step=done.step)
+    seconds = time.perf_counter() - start
+    denoiser.save(folder / "last.safetensors", averaged.module, step=ldm.steps)
+
+    write_curve(Path(f"metrics/loss/{row}.csv"), curve)
+    live = sum(p.numel() for p in network.parameters() if p.grad is not None and p.grad.any())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        ldm_training.block_loss(network, conditioning, ldm, train, torch.tensor([0], device=device))
+    files.write_json(
+        Path(f"metrics/ldm/{row}.json"),
+        {
+            "parameters_live": live,
+            "gflop_per_image_step": round(counter.get_total_flops() / 1e9, 4),
+            "train_seconds": round(seconds, 1),
+            "images_seen": ldm.steps * ldm.batch,
+            "validation_loss": best,
+        },
+    )
+    print(
+        f"train_ldm {row}: {live / 1e6:.2f} M parameters, {ldm.steps * ldm.batch:,} images in"
+        f" {seconds:.0f} s, validation loss {best:.4f} -> data/ldm/{row}"
+    )
+
+
+def read_images(variant: config.Variant, split: str, database: latents.Latents, device):
+    """The codes of a split and, where the row retrieves, the neighbours of its images."""
+    images = database if split == "train" else latents.read(Path("data/latents"), split).to(device)
+    if variant.neighbours == "none":
+        return ldm_training.Images(images.codes, None)
+    ids, neighbours = read_neighbours(Path(f"data/{variant.context}/{split}.parquet"), database)
+    codes = images.codes[torch.from_numpy(images.rows(ids)).to(device)]
+    return ldm_training.Images(codes, neighbours.to(device))
+
+
+def write_curve(path: Path, curve: list[ldm_training.Progress]) -> None:
+    """At most 200 points: the mean loss since the last one, and the validation loss where taken."""
+    width = -(-len(curve) // 200)
+    with files.replacing(path) as scratch, scratch.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["step", "loss", "validation"])
+        for start in range(0, len(curve), width):
+            part = curve[start : start + width]
+            taken = [done.validation for done in part if done.validation is not None]
+            loss = sum(done.loss for done in part) / len(part)
+            lines.writerow([part[-1].step, f"{loss:.5f}", f"{taken[-1]:.5f}" if taken else ""])
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,151 @@
+"""What a row tells its denoiser: the corresponding blocks of the right images, and nothing else."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import toy
+from rissole import blocks, files
+from rissole.conditioning import Conditioning, Stem, read_neighbours
+from rissole.denoiser import Denoiser
+from rissole.errors import InputError
+
+
+def told_of(row, images=3, k=4, seed=0):
+    train = toy.latents()
+    conditioning = Conditioning(row, train, normalise=True)
+    neighbours = torch.randint(12, (images, k), generator=torch.Generator().manual_seed(seed))
+    z = conditioning.latents(train.codes[:images])
+    return conditioning, neighbours, z, conditioning.told(neighbours, z, images)
+
+
+def test_a_block_is_told_the_same_block_of_each_neighbour_in_rank_order():
+    conditioning, neighbours, _, told = told_of(toy.row("stack"))
+    train = toy.latents()
+    for image in range(3):
+        for block in range(4):
+            for rank in range(4):
+                z = conditioning.latents(train.codes[neighbours[image, rank]])
+                expected = blocks.cut(z, 2)[block]
+                assert torch.equal(told.neighbours[image * 4 + block, rank], expected)
+
+
+def test_normalised_latents_have_zero_mean_and_unit_variance():
+    train = toy.latents(images=50)
+    z = Conditioning(toy.row(), train, normalise=True).latents(train.codes)
+    assert z.mean((0, 2, 3)).abs().max() < 1e-5
+    torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(2), atol=1e-3, rtol=0)
+
+
+def test_the_previous_block_is_the_one_before_in_reading_order_and_zero_for_the_first():
+    _, _, z, told = told_of(toy.row("stack", previous=True))
+    z_blocks = blocks.cut(z, 2)
+    previous = told.previous.unflatten(0, (3, 4))
+    assert not previous[:, 0].any()
+    assert torch.equal(previous[:, 1:], z_blocks[:, :-1])
+
+
+def test_positions_count_the_blocks_of_each_image():
+    _, _, _, told = told_of(toy.row(position=True))
+    assert told.position.tolist() == [0, 1, 2, 3] * 3
+
+
+def test_a_row_without_neighbours_position_or_previous_is_told_nothing():
+    _, _, _, told = told_of(toy.row())
+    assert (told.neighbours, told.previous, told.position) == (None, None, None)
+
+
+def test_numbers_of_blocks_spread_over_their_own_pixels():
+    conditioning = Conditioning(toy.row(), toy.latents(), normalise=True)
+    numbers = torch.arange(8.0).reshape(2, 4)
+    maps = conditioning.spread(numbers, torch.zeros(2, 2, 8, 8))
+    assert torch.equal(blocks.cut(maps, 2).mean((2, 3, 4)), numbers)
+    assert torch.equal(blocks.cut(maps, 2).amax((2, 3, 4)), numbers)
+
+
+@pytest.mark.parametrize("kind", ["set", "tokens"])
+def test_neighbours_as_a_set_have_no_order(kind):
+    row = toy.row(kind)
+    stem = Stem(row, toy.ldm(), 2, 4, 4)
+    _, _, _, told = told_of(row)
+    turned = type(told)(told.neighbours.flip(1), None, None)
+    one, two = stem.context(told), stem.context(turned)
+    if kind == "set":
+        torch.testing.assert_close(one.maps, two.maps)
+    else:
+        torch.testing.assert_close(one.tokens, two.tokens.flip(1))
+
+
+def test_a_set_takes_another_number_of_neighbours_than_it_was_built_for():
+    row = toy.row("set")
+    stem = Stem(row, toy.ldm(), 2, 4, 4)
+    assert stem.context(told_of(row, k=9)[3]).maps.shape == (12, 8, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "neighbours"),
+    [
+        ({}, "none"),
+        ({"position": True}, "none"),
+        ({"previous": True}, "none"),
+        ({}, "stack"),
+        ({"previous": True}, "stack"),
+        ({"halo": 2}, "set"),
+        ({"blocks": 1}, "tokens"),
+    ],
+)
+def test_every_parameter_of_every_kind_of_row_is_live(changes, neighbours):
+    row = toy.row(neighbours, **changes)
+    conditioning, _, z, told = told_of(row)
+    network = Denoiser(row, toy.ldm(), 2, 8 // row.blocks, 4)
+    torch.nn.init.normal_(network.unet.last.weight)
+    b = 3 * conditioning.blocks
+    context = network.stem.context(told)
+    out = network(conditioning.cut_noisy(z), torch.arange(b), context, told.position)
+    assert out.shape == conditioning.cut(z).shape
+    out.square().sum().backward()
+    assert [name for name, p in network.named_parameters() if not p.grad.any()] == []
+
+
+def test_a_halo_lets_a_block_see_two_pixels_of_its_neighbours_and_no_further():
+    row = toy.row("none", halo=2)
+    conditioning = Conditioning(row, toy.latents(), normalise=True)
+    stem = Stem(row, toy.ldm(), 2, 4, 0)
+    z = torch.randn(1, 2, 8, 8)
+    quiet = conditioning.told(None, None, 1)
+
+    def first_block(z):
+        return stem(conditioning.cut_noisy(z), stem.context(quiet))[0]
+
+    near, far = z.clone(), z.clone()
+    near[..., 0, 5] += 1
+    far[..., 0, 6] += 1
+    assert not torch.allclose(first_block(near), first_block(z), atol=1e-4)
+    assert torch.equal(first_block(far), first_block(z))
+
+
+def test_without_a_halo_a_block_sees_nothing_of_the_others():
+    row = toy.row("none")
+    conditioning = Conditioning(row, toy.latents(), normalise=True)
+    z = torch.randn(1, 2, 8, 8)
+    changed = z.clone()
+    changed[..., 0, 4] += 1
+    assert torch.equal(conditioning.cut_noisy(z)[0], conditioning.cut_noisy(changed)[0])
+
+
+def test_neighbour_tables_are_read_as_rows_of_the_database(tmp_path):
+    train = toy.latents()
+    ids = np.array([[103, 100], [111, 105]])
+    table = pa.table({"id": [7, 8], "neighbours": files.lists_column(ids)})
+    files.write_table(tmp_path / "val.parquet", table)
+    own, rows = read_neighbours(tmp_path / "val.parquet", train)
+    assert own.tolist() == [7, 8]
+    assert rows.tolist() == [[3, 0], [11, 5]]
+
+
+def test_a_neighbour_that_the_database_lacks_is_refused(tmp_path):
+    table = pa.table({"id": [7], "neighbours": files.lists_column(np.array([[99]]))})
+    files.write_table(tmp_path / "val.parquet", table)
+    with pytest.raises(InputError, match="99"):
+        read_neighbours(tmp_path / "val.parquet", toy.latents())

@@ -1,0 +1,160 @@
+"""The training loop: what its loss is, that it learns, that it repeats."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import toy
+from rissole import diffusion, ldm_training, runtime
+from rissole.conditioning import Conditioning
+from rissole.denoiser import Denoiser
+from rissole.ldm_training import Images
+
+
+def build(row, ldm, k=3, images=12):
+    train = toy.latents(images)
+    neighbours = None
+    if row.neighbours != "none":
+        neighbours = torch.randint(images, (images, k), generator=torch.Generator().manual_seed(5))
+    torch.manual_seed(0)
+    network = Denoiser(row, ldm, 2, 8 // row.blocks, k)
+    return network, Conditioning(row, train, ldm.normalise), Images(train.codes, neighbours)
+
+
+def run(row, ldm, seed=0):
+    network, conditioning, images = build(row, ldm)
+    averaged = ldm_training.averaging(network, ldm.average)
+    done = list(ldm_training.train(network, averaged, conditioning, ldm, seed, images, images))
+    return network, averaged.module, done
+
+
+class Exact(torch.nn.Module):
+    """A denoiser that knows the clean blocks and predicts exactly what is asked of it."""
+
+    def __init__(self, conditioning, ldm, z):
+        super().__init__()
+        self.stem = self
+        self.ldm = ldm
+        self.clean = conditioning.cut(z)
+
+    def context(self, told):
+        return None
+
+    def forward(self, z_t, timestep, context, position):
+        signal = diffusion.signal(self.ldm.schedule, self.ldm.timesteps)[timestep]
+        signal = signal[:, None, None, None]
+        noise = (z_t - signal.sqrt() * self.clean) / (1 - signal).sqrt()
+        return diffusion.target(self.ldm.prediction, self.clean, noise, signal)
+
+
+@pytest.mark.parametrize("share", ["block", "image", "batch"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_predicting_the_truth_gives_zero_loss(prediction, share, monkeypatch):
+    monkeypatch.setattr(runtime, "autocast", lambda device: torch.autocast("cpu", enabled=False))
+    ldm = toy.ldm(prediction=prediction, share_timestep=share)
+    _, conditioning, images = build(toy.row(), ldm)
+    rows = torch.tensor([3, 1, 7])
+    exact = Exact(conditioning, ldm, conditioning.latents(images.codes[rows]))
+    loss = ldm_training.block_loss(exact, conditioning, ldm, images, rows)
+    assert loss.item() < 1e-6
+
+
+@pytest.mark.parametrize(("share", "distinct"), [("block", 12), ("image", 3), ("batch", 4)])
+def test_timesteps_are_shared_as_widely_as_the_setting_says(share, distinct):
+    seen = []
+
+    class Spy(Exact):
+        def forward(self, z_t, timestep, context, position):
+            seen.append(timestep.unflatten(0, (3, 4)))
+            return super().forward(z_t, timestep, context, position)
+
+    ldm = toy.ldm(share_timestep=share, timesteps=100_000)
+    _, conditioning, images = build(toy.row(), ldm)
+    rows = torch.arange(3)
+    torch.manual_seed(0)
+    spy = Spy(conditioning, ldm, conditioning.latents(images.codes[rows]))
+    ldm_training.block_loss(spy, conditioning, ldm, images, rows)
+    assert seen[0].unique().numel() == distinct
+    if share == "batch":
+        assert all(column.unique().numel() == 1 for column in seen[0].T)
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "changes"),
+    [("none", {}), ("stack", {"previous": True}), ("set", {"halo": 2}), ("tokens", {"blocks": 1})],
+)
+def test_blocks_in_one_batch_equal_blocks_one_by_one(neighbours, changes):
+    row, ldm = toy.row(neighbours, **changes), toy.ldm()
+    network, conditioning, images = build(row, ldm)
+    torch.nn.init.normal_(network.unet.last.weight)
+    network.eval()
+    rows = torch.arange(3)
+    z = conditioning.latents(images.codes[rows])
+    near = None if images.neighbours is None else images.neighbours[rows]
+    told = conditioning.told(near, z, 3)
+    timestep = torch.arange(3 * conditioning.blocks) * 7 % 100
+    z_t = conditioning.cut_noisy(torch.randn_like(z))
+    with torch.no_grad():
+        context = network.stem.context(told)
+        together = network(z_t, timestep, context, told.position)
+        for i in range(len(z_t)):
+            one = type(context)(*(m if m is None else m[i : i + 1] for m in vars(context).values()))
+            alone = network(z_t[i : i + 1], timestep[i : i + 1], one, None)
+            torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-4)
+
+
+def test_training_lowers_the_loss():
+    _, _, done = run(toy.row("stack"), toy.ldm(steps=60, prediction="sample", batch=8))
+    early = sum(step.loss for step in done[:10])
+    assert sum(step.loss for step in done[-10:]) < 0.8 * early
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not():
+    ldm = toy.ldm(dropout=0.1)
+    one, two, other = (run(toy.row("stack"), ldm, seed)[0].state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_every_image_is_seen_once_an_epoch():
+    rows = torch.cat([ldm_training._batch(step, 12, 4, seed=0) for step in range(6)])
+    assert rows[:12].sort().values.tolist() == list(range(12))
+    assert rows[12:].sort().values.tolist() == list(range(12))
+    assert rows[:12].tolist() != rows[12:].tolist()
+
+
+def test_a_decay_of_zero_keeps_the_weights_themselves():
+    network, averaged, _ = run(toy.row(), toy.ldm(average=0.0))
+    for own, mean in zip(network.parameters(), averaged.parameters(), strict=True):
+        torch.testing.assert_close(own, mean)
+
+
+def test_the_moving_average_follows_its_formula():
+    network = torch.nn.Linear(1, 1, bias=False)
+    expected = network.weight.item()
+    averaged = ldm_training.averaging(network, 0.5)
+    for taken, weight in enumerate([1.0, 5.0, -2.0, 3.0, 8.0, 1.0, 4.0, 0.0, 2.0, 7.0, 9.0]):
+        network.weight.data.fill_(weight)
+        averaged.update_parameters(network)
+        decay = 0.0 if taken == 0 else min(0.5, (1 + taken) / (10 + taken))
+        expected = decay * expected + (1 - decay) * weight
+    assert averaged.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_validation_is_taken_as_often_as_asked_and_repeats():
+    network, averaged, done = run(toy.row("stack"), toy.ldm(steps=7, validations=3))
+    assert [step.step for step in done if step.validation is not None] == [2, 5, 7]
+    _, conditioning, images = build(toy.row("stack"), toy.ldm())
+    again = ldm_training._validate(copy.deepcopy(averaged), conditioning, toy.ldm(), images, seed=0)
+    assert again == pytest.approx(done[-1].validation, rel=1e-5)
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_two_percent():
+    rates = [runtime.learning_rate(s, 100, 1.0, 10, 0.5) for s in range(100)]
+    assert rates[0] == pytest.approx(1 / 11)
+    assert rates[10:50] == [1.0] * 40
+    assert rates[75] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.02)
+    assert F.relu(torch.tensor(rates)).min() > 0

@@ -1,0 +1,131 @@
+"""Sampling: exact where the denoiser is exact, and the same image at any batch size."""
+
+import pytest
+import torch
+
+import toy
+from rissole import diffusion, runtime, sampling
+from rissole.conditioning import Conditioning
+from rissole.config import Sample
+from rissole.denoiser import Denoiser
+
+
+def scheduler(ldm, sampler="ddim", steps=10, limit=3.0):
+    return sampling.scheduler(ldm, Sample(images=2, sampler=sampler, steps=steps, batch=2), limit)
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch):
+    monkeypatch.setattr(runtime, "autocast", lambda device: torch.autocast("cpu", enabled=False))
+
+
+def ideal(z_train, ldm):
+    """The best denoiser there is for a finite train set, in closed form (a softmax over it)."""
+    signal = diffusion.signal(ldm.schedule, ldm.timesteps).double()
+
+    def predict(z_t, timestep):
+        a = signal[timestep].clamp(max=1 - 1e-12)
+        distance = (z_t.double()[:, None] - a.sqrt() * z_train.double()).flatten(2).square().sum(2)
+        weight = (-distance / (2 * (1 - a))).softmax(1)
+        clean = torch.einsum("bn,n...->b...", weight, z_train.double())
+        noise = (z_t - a.sqrt() * clean) / (1 - a).sqrt()
+        return diffusion.target(ldm.prediction, clean, noise, a).float()
+
+    return predict
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmsolver++"])
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+def test_an_ideal_denoiser_samples_a_training_latent(prediction, sampler, schedule):
+    ldm = toy.ldm(prediction=prediction, timesteps=1000, schedule=schedule)
+    z_train = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(1)).clamp(-3, 3)
+    generators = [torch.Generator().manual_seed(i) for i in range(8)]
+    noise = torch.stack([torch.randn(2, 4, 4, generator=g) for g in generators])
+    z = sampling.denoise(ideal(z_train, ldm), scheduler(ldm, sampler, steps=100), noise, generators)
+    nearest = (z[:, None] - z_train).flatten(2).norm(dim=2).min(1)
+    assert nearest.values.max() < 0.25  # of about 5.7, the length of a latent
+    assert nearest.indices.unique().numel() > 1
+
+
+def test_ddim_agrees_with_its_formula():
+    ldm = toy.ldm(timesteps=1000, prediction="epsilon", schedule="linear")
+    signal = diffusion.signal("linear", 1000)
+    z = torch.randn(2, 2, 4, 4)
+
+    def predict(z_t, timestep):
+        return 0.5 * z_t
+
+    drawn = sampling.denoise(predict, scheduler(ldm, steps=5, limit=1e6), z, [])
+    times = [999, 799, 599, 399, 199]
+    for t, after in zip(times, [*times[1:], None], strict=True):
+        a, b = signal[t], torch.tensor(1.0) if after is None else signal[after]
+        noise = 0.5 * z
+        clean = (z - (1 - a).sqrt() * noise) / a.sqrt()
+        z = b.sqrt() * clean + (1 - b).sqrt() * noise
+    torch.testing.assert_close(drawn, z, rtol=1e-4, atol=1e-5)
+
+
+def network(neighbours="stack", **changes):
+    row, train = toy.row(neighbours, **changes), toy.latents()
+    torch.manual_seed(3)
+    denoiser = Denoiser(row, toy.ldm(), 2, 8 // row.blocks, 3).eval()
+    torch.nn.init.normal_(denoiser.unet.last.weight, std=0.05)
+    return denoiser, Conditioning(row, train, normalise=True)
+
+
+def draw(denoiser, conditioning, images, sampler="ddim", seed=0):
+    near = None
+    if conditioning.row.neighbours != "none":
+        near = torch.randint(12, (20, 3), generator=torch.Generator().manual_seed(2))
+        near = near[images.start : images.stop]
+    ldm = toy.ldm()
+    return sampling.sample_latents(
+        denoiser, conditioning, scheduler(ldm, sampler, 4), near, images, seed
+    )
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize(
+    ("neighbours", "changes"),
+    [("stack", {}), ("stack", {"previous": True}), ("set", {"halo": 2}), ("none", {"blocks": 1})],
+)
+def test_an_image_is_the_same_at_any_batch_size(neighbours, changes, sampler):
+    denoiser, conditioning = network(neighbours, **changes)
+    together = draw(denoiser, conditioning, range(0, 4), sampler)
+    alone = draw(denoiser, conditioning, range(2, 3), sampler)
+    torch.testing.assert_close(alone[0], together[2], rtol=1e-3, atol=1e-3)
+
+
+def test_images_and_seeds_differ():
+    denoiser, conditioning = network()
+    drawn = draw(denoiser, conditioning, range(0, 2))
+    assert not torch.allclose(drawn[0], drawn[1], atol=0.1)
+    assert not torch.allclose(drawn, draw(denoiser, conditioning, range(0, 2), seed=1), atol=0.1)
+
+
+def test_blocks_do_not_depend_on_each_other():
+    """The paper's claim: changing one block's noise leaves the others as they are."""
+    denoiser, conditioning = network()
+    drawn = draw(denoiser, conditioning, range(0, 1))
+    seeded, changed = runtime.seeded, (0, 0, 3)
+    try:
+        runtime.seeded = lambda *words: seeded(*words) + (words == changed)
+        other = draw(denoiser, conditioning, range(0, 1))
+    finally:
+        runtime.seeded = seeded
+    assert torch.equal(drawn[..., :4, :], other[..., :4, :])
+    assert torch.equal(drawn[..., 4:, :4], other[..., 4:, :4])
+    assert not torch.allclose(drawn[..., 4:, 4:], other[..., 4:, 4:], atol=0.1)
+
+
+def test_a_row_told_the_previous_block_is_told_the_finished_one():
+    denoiser, conditioning = network("none", previous=True)
+    told = []
+    context = denoiser.stem.context
+    denoiser.stem.context = lambda t: told.append(t.previous) or context(t)
+    drawn = conditioning.cut(draw(denoiser, conditioning, range(0, 1)))
+    assert len(told) == 4
+    assert not told[0].any()
+    for block in range(1, 4):
+        torch.testing.assert_close(told[block][0], drawn[block - 1])
