@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,11 +72,9 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 def bytes_column(array: np.ndarray) -> pa.Array:
     """Rows of `array` (n, ...) as fixed-size binary, n values: 6 to 20x faster than lists."""
-    flat = np.ascontiguousarray(array).reshape(len(array), -1)
-    width = flat.shape[1] * flat.itemsize
-    return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(width), len(flat), [None, pa.py_buffer(flat)]
-    )
+    width = math.prod(array.shape[1:]) * array.itemsize
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(array))]
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(array), buffers)
 
 
 def bytes_array(column: pa.ChunkedArray, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
@@ -83,7 +82,7 @@ def bytes_array(column: pa.ChunkedArray, dtype: type, shape: tuple[int, ...]) ->
 
     Raises InputError where the column's width is not that of `shape`.
     """
-    width = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    width = math.prod(shape) * np.dtype(dtype).itemsize
     if column.type.byte_width != width:
         raise InputError(
             f"a column holds {column.type.byte_width} bytes a row where {shape} of"
@@ -119,6 +118,7 @@ def write_tensors(path: Path, tensors: dict, about: dict[str, object]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as scratch:
         save_file(tensors, scratch, {"about": json.dumps(about)})
+        scratch.chmod(0o644)  # safetensors keeps its files from other users
 
 
 def read_tensors(path: Path) -> tuple[dict, dict]:

@@ -1,0 +1,53 @@
+"""Look up the neighbours of every image once, as the entry `retrievals.<name>` says.
+
+Reads data/latents and data/index; writes data/neighbours/<name>: `train.parquet` and
+`val.parquet` with the neighbours of all images, and `queries.parquet`, train images in random
+order with theirs, from which images are sampled. Neighbours are always train images.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rissole import config, files, latents, retrieval, runtime
+
+LATENTS, INDEX, NEIGHBOURS = Path("data/latents"), Path("data/index"), Path("data/neighbours")
+
+
+def main(name: str):
+    settings = config.read()
+    runtime.set_up(settings.threads)
+    table = settings.retrieval(name)
+    train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
+    database = retrieval.query_vectors(train, np.arange(len(train)), table.query, settings.blocks)
+    index = retrieval.open(INDEX / table.query, database)
+    folder = NEIGHBOURS / name
+
+    found = retrieval.neighbours(index, train, train, database, table.k, table.exclude)
+    write(folder / "train.parquet", train.ids, *found)
+    queries = np.flatnonzero(train.ids == train.originals)
+    queries = np.random.default_rng(settings.seed).permutation(queries)[: settings.queries]
+    write(folder / "queries.parquet", train.ids[queries], *(part[queries] for part in found))
+
+    vectors = retrieval.query_vectors(val, np.arange(len(val)), table.query, settings.blocks)
+    found = retrieval.neighbours(index, train, val, vectors, table.k, table.exclude)
+    write(folder / "val.parquet", val.ids, *found)
+    print(
+        f"retrieve_neighbours: {table.k} neighbours by {table.query} for {len(train):,} train and"
+        f" {len(val):,} val images, {len(queries):,} sampling queries -> {folder}"
+    )
+
+
+def write(path: Path, ids: np.ndarray, neighbours: np.ndarray, similarities: np.ndarray) -> None:
+    """Write ids (n,), neighbour ids (n, k) and similarities (n, k) as a table."""
+    columns = {
+        "id": pa.array(ids),
+        "neighbours": files.lists_column(neighbours),
+        "similarities": files.lists_column(similarities),
+    }
+    files.write_table(path, pa.table(columns))
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,116 @@
+"""The first stage's view of the images: code indices, and the codebook that makes them latents."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rissole import files
+from rissole.errors import InputError
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The images of one split as codes; a latent is `codebook[codes]`, at 1/20 of the memory.
+
+    Attributes:
+        ids: int64 (n,), unlike each other.
+        originals: int64 (n,), the id itself, or for a mirrored row that of the image it mirrors.
+        groups: object (n,), a string or None.
+        codes: int32 (n, h, w), rows of the codebook.
+        codebook: float32 (K, c).
+        mean: float32 (c,), of the train latents' channels.
+        std: float32 (c,), likewise.
+    """
+
+    ids: np.ndarray
+    originals: np.ndarray
+    groups: np.ndarray
+    codes: Tensor
+    codebook: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        """The number of images, mirrored rows among them."""
+        return len(self.ids)
+
+    def table(self, normalise: bool) -> Tensor:
+        """The codebook (K, c), with zero mean and unit variance per channel if asked."""
+        return (self.codebook - self.mean) / self.std if normalise else self.codebook
+
+    def z(self, rows: Tensor, normalise: bool = False) -> Tensor:
+        """The latents of int64 `rows` (...) as float32 (..., c, h, w), raw unless asked."""
+        return F.embedding(self.codes[rows], self.table(normalise)).movedim(-1, -3)
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Where the int64 `ids` (...) stand, as int64 (...).
+
+        Raises:
+            InputError: an id is not among the images.
+        """
+        order = np.argsort(self.ids)
+        places = np.searchsorted(self.ids, ids, sorter=order).clip(max=len(self) - 1)
+        rows = order[places]
+        unknown = np.asarray(ids)[self.ids[rows] != ids]
+        if unknown.size:
+            raise InputError(
+                f"image {unknown.flat[0]} is not among the {len(self):,} latents: they belong to"
+                " another run; `dvc repro` makes them fit"
+            )
+        return rows
+
+    def to(self, device: torch.device) -> "Latents":
+        """The same with all tensors on `device`."""
+        names = ("codes", "codebook", "mean", "std")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+def write(folder: Path, split: str, latents: Latents) -> None:
+    """Write `<split>.parquet` and the `codebook.safetensors` that all splits share."""
+    assert len(latents.codebook) <= 2**16  # config sees to it
+    columns = {
+        "id": pa.array(latents.ids),
+        "original": pa.array(latents.originals),
+        "group": pa.array(latents.groups, pa.string()),
+        "codes": files.bytes_column(latents.codes.numpy().astype(np.uint16)),
+    }
+    about = {"side": str(latents.codes.shape[-1]), "codebook": _digest(latents.codebook)}
+    files.write_table(folder / f"{split}.parquet", pa.table(columns).replace_schema_metadata(about))
+    tensors = {name: getattr(latents, name) for name in ("codebook", "mean", "std")}
+    files.write_tensors(folder / "codebook.safetensors", tensors, {})
+
+
+def read(folder: Path, split: str) -> Latents:
+    """Read what `write` wrote.
+
+    Raises:
+        InputError: a file is missing or broken, or the codes are rows of another codebook.
+    """
+    path = folder / f"{split}.parquet"
+    table = files.read_table(path)
+    tensors, _ = files.read_tensors(folder / "codebook.safetensors")
+    about = table.schema.metadata
+    if about[b"codebook"].decode() != _digest(tensors["codebook"]):
+        raise InputError(
+            f"{path}: its codes belong to another codebook than {folder}/codebook.safetensors;"
+            " run `dvc repro encode_latents`"
+        )
+    side = int(about[b"side"])
+    codes = files.bytes_array(table["codes"], np.uint16, (side, side))
+    return Latents(
+        ids=table["id"].to_numpy(),
+        originals=table["original"].to_numpy(),
+        groups=table["group"].to_numpy(),
+        codes=torch.from_numpy(codes.astype(np.int32)),
+        **tensors,
+    )
+
+
+def _digest(codebook: Tensor) -> str:
+    return hashlib.sha256(codebook.numpy().tobytes()).hexdigest()

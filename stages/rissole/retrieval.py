@@ -1,0 +1,304 @@
+"""Retrieval: query vectors, the index over the train images, neighbours and who may not be one.
+
+Neighbours are ranked by cosine similarity, as the released code does: all vectors here have unit
+length, so that a dot product is the cosine.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+
+from rissole import blocks as grid
+from rissole import config, files, runtime
+from rissole.errors import InputError
+from rissole.latents import Latents
+
+CHUNK = 512  # queries searched at once
+BLOCK = 16384  # database rows that exact search compares them with at once
+SPARE = 200  # candidates at most that are fetched beyond k, for those that are excluded
+
+
+def query_vectors(
+    latents: Latents, rows: np.ndarray, query: config.Query, blocks: int
+) -> np.ndarray:
+    """What an image is looked up by: its first block, or its whole latent, of length 1.
+
+    The latents are raw, neither centred nor scaled per channel, as in the paper's released code.
+
+    Args:
+        latents: of one split.
+        rows: of the images, int64 (n,).
+        query: `first_block` (paper, section 4.1.2) or `latent` (its footnote 2).
+        blocks: blocks per side.
+
+    Returns:
+        float32 (n, d), flattened in the order channel, row, column.
+    """
+    parts = []
+    for chunk in torch.from_numpy(rows).split(4096):
+        z = latents.z(chunk)
+        part = grid.cut(z, blocks)[:, 0] if query == "first_block" else z
+        parts.append(F.normalize(part.flatten(1), dim=1))
+    return torch.cat(parts).numpy()
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Search that compares a query with every vector: the oracle, and quick enough for 20,000."""
+
+    vectors: np.ndarray
+
+    def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """The `n` most similar rows, best first; of equally similar ones the lowest row first.
+
+        Args:
+            queries: float32 (q, d), of length 1.
+            n: how many.
+
+        Returns:
+            Rows int64 (q, n) and cosine similarities float32 (q, n); -1 and -inf where the
+            search finds fewer than `n`.
+        """
+        found = [self._search(chunk, n) for chunk in torch.from_numpy(queries).split(CHUNK)]
+        rows, keys = (torch.cat(part) for part in zip(*found, strict=True))
+        return _padded(rows.numpy(), (keys + rows * TIE).float().numpy(), n)
+
+    def _search(self, queries: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        keys = torch.empty(len(queries), 0, dtype=torch.float64)
+        rows = torch.empty(len(queries), 0, dtype=torch.int64)
+        for start in range(0, len(self.vectors), BLOCK):
+            block = torch.from_numpy(self.vectors[start : start + BLOCK])
+            numbers = torch.arange(start, start + len(block))
+            keys = torch.cat([keys, (queries @ block.T).double() - numbers * TIE], 1)
+            rows = torch.cat([rows, numbers.expand(len(queries), -1)], 1)
+            keys, places = keys.topk(min(n, keys.shape[1]))
+            rows = rows.gather(1, places)
+        return rows, keys
+
+
+TIE = 1e-15  # per row off a similarity: below a float32's last bit, and enough to order ties
+
+
+@dataclass(frozen=True)
+class ScaNN:
+    """Approximate search by ScaNN; `vectors` stay at hand for the queries that it fails."""
+
+    vectors: np.ndarray
+    searcher: object
+    reorder: int
+
+    def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `Exact.search`, with most of the same rows."""
+        rows, similarities = self.searcher.search_batched_parallel(
+            queries, final_num_neighbors=n, pre_reorder_num_neighbors=max(n, self.reorder)
+        )
+        # ScaNN fills a short list with row 0 and NaN.
+        found = ~np.isnan(similarities)
+        rows = np.where(found, rows.astype(np.int64), -1)
+        return _padded(rows, np.where(found, similarities, -np.inf), n)
+
+
+Index = Exact | ScaNN
+
+
+def scann_installed() -> bool:
+    """Whether there is a ScaNN on this machine; it has wheels for Linux only."""
+    return find_spec("scann") is not None
+
+
+def build(vectors: np.ndarray, settings: config.Index, folder: Path) -> None:
+    """Build the index over `vectors` (n, d), of length 1, into `folder`, named for its query.
+
+    Chosen by size where the settings leave it open: exact search, hashing (anisotropic, then exact
+    scores for the best `reorder`), or hashing in the leaves of a tree. Exact search also takes
+    over where ScaNN cannot be installed.
+    """
+    kind = _kind(settings, len(vectors))
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"kind": kind, "query": folder.name, "rows": len(vectors), "width": vectors.shape[1]}
+    if kind != "exact":
+        # Without relative_path the files would name this folder and break on a move.
+        _searcher(vectors, kind, settings).serialize(str(folder), relative_path=True)
+        about["reorder"] = settings.reorder
+    files.write_json(folder / "index.json", about)
+
+
+def open(folder: Path, vectors: np.ndarray) -> Index:
+    """Open an index for search.
+
+    Args:
+        folder: what `build` filled.
+        vectors: what it was built over.
+
+    Raises:
+        InputError: the index is missing or was built over other vectors, or ScaNN is.
+    """
+    about = files.read_json(folder / "index.json")
+    if (about["rows"], about["width"]) != vectors.shape:
+        raise InputError(
+            f"{folder}: built over {about['rows']:,} vectors of width {about['width']}, not"
+            f" {len(vectors):,} of width {vectors.shape[1]}; run `dvc repro build_index`"
+        )
+    if about["kind"] == "exact":
+        return Exact(vectors)
+    searcher = _scann(about["kind"]).load_searcher(str(folder))
+    searcher.set_num_threads(torch.get_num_threads())
+    return ScaNN(vectors, searcher, about["reorder"])
+
+
+def neighbours(
+    index: Index,
+    database: Latents,
+    queries: Latents,
+    vectors: np.ndarray,
+    k: int,
+    exclude: config.Exclude,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest database images of each query that may be its neighbours.
+
+    Args:
+        index: over the database.
+        database: the train latents.
+        queries: latents of the images looked up, of either split.
+        vectors: their query vectors, float32 (q, d).
+        k: neighbours per query.
+        exclude: `none` keeps everything, so that a train image is its own first neighbour (as
+            released); `self` drops the image itself, its mirror, and every row with the same
+            codes as one of them, together with the mirrors of those; a val image is not in the
+            database, but its duplicates by code are dropped alike. `group` also drops all images
+            of the query's group.
+
+    Returns:
+        Ids int64 (q, k), best first, and cosine similarities float32 (q, k).
+
+    Raises:
+        InputError: a query has fewer than k possible neighbours.
+    """
+    kin = []
+    if exclude != "none":
+        kin.append(_pictures(database, queries))
+    if exclude == "group":
+        kin.append(_groups(database, queries))
+    kin = [np.split(labels, [len(database)]) for labels in kin]
+    fetched = k + sum(np.bincount(ours, minlength=1 + theirs.max())[theirs] for ours, theirs in kin)
+    fetched = np.broadcast_to(np.minimum(fetched, k + SPARE), len(queries))
+    rows = np.empty((len(queries), k), np.int64)
+    similarities = np.empty((len(queries), k), np.float32)
+    starts = range(0, len(queries), CHUNK)
+    for start in runtime.progress(starts, "neighbours", " images", scale=CHUNK):
+        part = slice(start, start + CHUNK)
+        numbers = np.arange(len(queries))[part]
+        found = index.search(vectors[part], int(fetched[part].max()))
+        found = _allowed(*found, numbers, kin)
+        rows[part], similarities[part] = (values[:, :k] for values in found)
+        for query in numbers[rows[part, -1] < 0]:
+            found = Exact(index.vectors).search(vectors[[query]], len(database))
+            found = _allowed(*found, numbers[[query - start]], kin)
+            left = int((found[0] >= 0).sum())
+            if left < k:
+                raise InputError(
+                    f"params.yaml: k is {k}: image {queries.ids[query]} has only {left} possible"
+                    f" neighbours among {len(database):,} train rows (exclude: {exclude}); lower k,"
+                    f" or give enough images for {len(database) + k - left:,} train rows"
+                )
+            rows[query], similarities[query] = (values[0, :k] for values in found)
+    return database.ids[rows], similarities
+
+
+def _allowed(
+    rows: np.ndarray, similarities: np.ndarray, queries: np.ndarray, kin: list
+) -> tuple[np.ndarray, np.ndarray]:
+    """Results (q, n) without a query's kin, the rest moved up; -1 and -inf where it ends."""
+    dropped = rows < 0
+    for ours, theirs in kin:
+        dropped = dropped | (ours[rows] == theirs[queries][:, None])
+    order = np.argsort(dropped, axis=1, kind="stable")
+    return tuple(
+        np.take_along_axis(np.where(dropped, nothing, values), order, 1)
+        for values, nothing in ((rows, -1), (similarities, np.float32(-np.inf)))
+    )
+
+
+def _pictures(database: Latents, queries: Latents) -> np.ndarray:
+    """A number per row, first of the database, then of the queries, equal for one picture.
+
+    Rows show one picture if their codes are equal, or one mirrors the other, or both lead to it
+    over a third.
+    """
+    codes = np.concatenate([part.codes.numpy() for part in (database, queries)])
+    originals = np.concatenate([database.originals, queries.originals])
+    ties = [
+        _numbered(files.bytes_column(codes.astype(np.uint16))),
+        _numbered(pa.array(originals)),
+    ]
+    pictures, before = np.arange(len(codes)), None
+    while not np.array_equal(pictures, before):
+        before = pictures
+        for tie in ties:
+            lowest = np.full(len(codes), len(codes))
+            np.minimum.at(lowest, tie, pictures)
+            pictures = lowest[tie]
+    return pictures
+
+
+def _groups(database: Latents, queries: Latents) -> np.ndarray:
+    """A number per row, first of the database, then of the queries, equal for one group."""
+    groups = np.concatenate([database.groups, queries.groups])
+    none = pa.array(groups, pa.string()).is_null().to_numpy(zero_copy_only=False)
+    numbers = _numbered(pa.array(groups, pa.string()))
+    return np.where(none, len(groups) + np.arange(len(groups)), numbers)
+
+
+def _numbered(column: pa.Array) -> np.ndarray:
+    numbers = column.dictionary_encode(null_encoding="encode").indices
+    return numbers.to_numpy().astype(np.int64)
+
+
+def _padded(rows: np.ndarray, similarities: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    missing = ((0, 0), (0, n - rows.shape[1]))
+    return (
+        np.pad(rows, missing, constant_values=-1),
+        np.pad(similarities, missing, constant_values=-np.inf),
+    )
+
+
+def _kind(settings: config.Index, rows: int) -> str:
+    if settings.kind != "auto":
+        return settings.kind
+    if rows < settings.exact_below or not scann_installed():
+        return "exact"
+    return "hashed" if rows < settings.tree_above else "tree"
+
+
+def _scann(kind: str):
+    if not scann_installed():
+        raise InputError(
+            f"index.kind '{kind}' needs ScaNN, which is not installed here; with index.kind 'auto'"
+            " in params.yaml, `dvc repro build_index` takes exact search"
+        )
+    from scann import scann_ops_pybind
+
+    return scann_ops_pybind
+
+
+def _searcher(vectors: np.ndarray, kind: str, settings: config.Index):
+    builder = _scann(kind).builder(vectors, 20, "dot_product")
+    builder = builder.set_n_training_threads(torch.get_num_threads())
+    if kind == "tree":
+        leaves = min(len(vectors), settings.leaves or round(len(vectors) ** 0.5))
+        builder = builder.tree(
+            num_leaves=leaves,
+            num_leaves_to_search=max(1, round(settings.searched * leaves)),
+            training_sample_size=250_000,  # released
+            random_init=False,  # the default draws other leaves at every build
+        )
+    return (
+        builder.score_ah(2, anisotropic_quantization_threshold=0.2)
+        .reorder(settings.reorder)
+        .build()
+    )

@@ -1,0 +1,125 @@
+"""Stage encode_latents: every image once, and its mirror where the preset wants it."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import encode_latents
+from rissole import config, files, images, latents, vqgan
+
+torch.set_num_threads(1)
+SETTINGS = {
+    **{"widths": [8, 16], "attention": "none", "quantiser": {"kind": "fsq", "levels": [4, 4, 3]}},
+    **{"l1": 1.0, "l2": 1.0, "perceptual": "none", "perceptual_weight": 0.0},
+    **{"perceptual_share": 1.0, "lpips_weights": None, "adversarial_weight": 0.0},
+    **{"adversarial_cap": 0.0, "adversarial_start": 0.5, "discriminator_start": 0.5},
+    **{"discriminator_layers": 2, "steps": 1, "batch": 2, "learning_rate": 0.001},
+    **{"warm_up": 0, "decay_from": 1.0, "flips": True},
+}
+
+
+def write_model(**changes):
+    torch.manual_seed(0)
+    model = vqgan.VQGAN(config.VQGAN(**SETTINGS | changes)).eval()
+    vqgan.save(Path("data/vqgan/vqgan.safetensors"), model)
+    return model
+
+
+def write_split(name, pixels, shard=50):
+    """Write pictures uint8 (n, 16, 16, 3) as a split of the ids 100, 101, ... or, val, 900, ..."""
+    first = {"train": 100, "val": 900}[name]
+    for start in range(0, len(pixels), shard):
+        part = pixels[start : start + shard]
+        columns = {
+            "id": np.arange(len(part)) + first + start,
+            "label": pa.nulls(len(part), pa.string()),
+            "group": pa.array([None, "g"] * len(part), pa.string())[: len(part)],
+            "source": pa.nulls(len(part), pa.string()),
+            "image": files.bytes_column(part),
+        }
+        table = pa.table(columns).replace_schema_metadata({"size": "16"})
+        files.write_table(Path(f"data/split/{name}-{start // shard:05}.parquet"), table)
+
+
+@pytest.fixture
+def pixels(tmp_path, monkeypatch):
+    """A folder with a split of 130 train images (three files) and 20 val images."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 16, 16, 3), np.uint8)
+    write_split("train", pixels[:130])
+    write_split("val", pixels[130:])
+    return pixels
+
+
+def encode(mirrors=False):
+    Path("params.yaml").write_text(f"threads: 1\nlatents:\n  mirrors: {str(mirrors).lower()}\n")
+    encode_latents.main()
+    return (latents.read(Path("data/latents"), name) for name in images.SPLITS)
+
+
+def test_every_image_is_encoded_once_in_its_order(pixels):
+    model = write_model()
+    train, val = encode()
+    expected = torch.cat([model.encode(images.to_float(one[None])) for one in pixels])
+    assert torch.equal(train.codes, expected[:130].int())
+    assert torch.equal(val.codes, expected[130:].int())
+    assert train.ids.tolist() == list(range(100, 230)) == train.originals.tolist()
+    assert val.ids.tolist() == list(range(900, 920)) == val.originals.tolist()
+    assert train.groups[:4].tolist() == [None, "g", None, "g"]
+    assert len(train.codes.unique()) > 2
+
+
+def test_latents_are_what_the_decoder_takes(pixels):
+    model = write_model()
+    train, _ = encode()
+    z = model.quantiser(model.encoder(images.to_float(pixels[:9])))[0]
+    assert torch.allclose(train.z(torch.arange(9)), z, atol=1e-6)
+
+
+def test_mirrors_are_rows_of_their_own_tied_to_their_original(pixels):
+    model = write_model()
+    train, val = encode(mirrors=True)
+    assert len(train) == 260 and len(val) == 20
+    assert train.originals.tolist() == 2 * list(range(100, 230))
+    assert train.groups[130:].tolist() == train.groups[:130].tolist()
+    flipped = images.to_float(pixels[:130]).flip(3)
+    assert torch.equal(train.codes[130:], model.encode(flipped).int())
+
+
+def test_a_symmetric_pictures_mirror_has_an_id_of_its_own(pixels):
+    half = pixels[:130, :, :8]
+    write_split("train", np.concatenate([half, half[:, :, ::-1]], 2))
+    write_model()
+    train, _ = encode(mirrors=True)
+    assert torch.equal(train.codes[:130], train.codes[130:])
+    assert len(set(train.ids)) == 260
+
+
+def test_normalised_train_latents_have_mean_0_and_variance_1(pixels):
+    write_model()
+    train, _ = encode(mirrors=True)
+    z = train.z(torch.arange(len(train)), normalise=True).double()
+    live = train.table(False)[train.codes.long()].flatten(0, 2).std(0) > 0
+    assert live.any()
+    assert torch.allclose(z.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5)
+    assert torch.allclose(z.std((0, 2, 3), unbiased=False)[live], torch.ones(1).double())
+
+
+def test_a_channel_that_never_changes_stays_finite():
+    codebook = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    codes = torch.tensor([[[0, 1], [1, 1]]], dtype=torch.int32)
+    mean, std = encode_latents.mean_and_std(codes, codebook)
+    assert mean.tolist() == [2.5, 5.0]
+    assert std.tolist() == [pytest.approx(0.75**0.5), 1.0]
+
+
+def test_a_second_run_writes_the_same_bytes(pixels):
+    write_model()
+    digests = []
+    for _ in range(2):
+        encode(mirrors=True)
+        digests.append({path: files.digest(path) for path in Path("data/latents").iterdir()})
+    assert digests[0] == digests[1] and len(digests[0]) == 3

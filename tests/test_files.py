@@ -1,0 +1,131 @@
+"""Files on disk: whole or not at all, and back as they were."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from rissole import files
+from rissole.errors import InputError
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), files.replacing(path) as scratch:
+        scratch.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_first_write_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), files.replacing(tmp_path / "new" / "file"):
+        raise RuntimeError
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_refuses_what_is_no_number(tmp_path, number):
+    files.write_json(tmp_path / "a.json", {"score": 1.0})
+    with pytest.raises(ValueError):
+        files.write_json(tmp_path / "a.json", {"score": number})
+    assert files.read_json(tmp_path / "a.json") == {"score": 1.0}
+
+
+def test_broken_json_is_named(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"score": 1})[:-1])
+    with pytest.raises(InputError, match="a.json: not valid JSON"):
+        files.read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "read", [files.read_json, files.read_table, files.read_tensors], ids=lambda f: f.__name__
+)
+def test_a_missing_file_is_named(tmp_path, read):
+    with pytest.raises(InputError, match="nothing.here does not exist"):
+        read(tmp_path / "nothing.here")
+
+
+shapes = st.tuples(st.integers(2, 9), st.integers(1, 3), st.integers(1, 3))
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.uint16, shapes), st.data())
+def test_bytes_come_back_from_any_slice_of_any_chunks(array, data):
+    cut = data.draw(st.integers(1, len(array) - 1))
+    start = data.draw(st.integers(0, len(array)))
+    column = pa.chunked_array([files.bytes_column(array[:cut]), files.bytes_column(array[cut:])])
+    back = files.bytes_array(column[start:], np.uint16, array.shape[1:])
+    assert np.array_equal(back, array[start:])
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.int64, st.tuples(st.integers(2, 9), st.integers(1, 4))), st.data())
+def test_lists_come_back_from_any_slice_of_any_chunks(array, data):
+    cut = data.draw(st.integers(1, len(array) - 1))
+    start = data.draw(st.integers(0, len(array)))
+    column = pa.chunked_array([files.lists_column(array[:cut]), files.lists_column(array[cut:])])
+    assert np.array_equal(files.lists_array(column[start:]), array[start:])
+
+
+def test_bytes_come_back_from_disk_over_several_row_groups(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (2500, 2, 3), np.uint8)
+    files.write_table(tmp_path / "a.parquet", pa.table({"image": files.bytes_column(array)}))
+    column = files.read_table(tmp_path / "a.parquet", ["image"])["image"]
+    assert np.array_equal(files.bytes_array(column, np.uint8, (2, 3)), array)
+
+
+def test_bytes_of_another_width_are_refused():
+    column = pa.chunked_array([files.bytes_column(np.zeros((2, 4), np.uint8))])
+    with pytest.raises(InputError, match="holds 4 bytes a row"):
+        files.bytes_array(column, np.uint8, (5,))
+
+
+def test_a_tables_metadata_comes_back(tmp_path):
+    table = pa.table({"id": [1]}).replace_schema_metadata({"size": "64"})
+    files.write_table(tmp_path / "a.parquet", table)
+    assert files.read_table(tmp_path / "a.parquet").schema.metadata == {b"size": b"64"}
+
+
+def test_equal_tables_make_equal_files(tmp_path):
+    for name in ("a", "b"):
+        files.write_table(tmp_path / name, pa.table({"id": np.arange(3000)}))
+    assert files.digest(tmp_path / "a") == files.digest(tmp_path / "b")
+
+
+def test_tensors_and_what_is_said_about_them_come_back(tmp_path):
+    tensors = {"w": torch.randn(3, 2).T, "i": torch.arange(4)}
+    files.write_tensors(tmp_path / "a.safetensors", tensors, {"step": 3, "widths": [1, 2]})
+    back, about = files.read_tensors(tmp_path / "a.safetensors")
+    assert about == {"step": 3, "widths": [1, 2]}
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+
+
+def test_a_truncated_table_is_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    files.write_table(path, pa.table({"id": np.arange(3000)}))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match="a.parquet: not a readable Parquet"):
+        files.read_table(path)
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path):
+    files.write_table(tmp_path / "a.parquet", pa.table({"id": [1]}))
+    with pytest.raises(InputError, match="label"):
+        files.read_table(tmp_path / "a.parquet", ["label"])
+
+
+@pytest.mark.parametrize("kept", [4, -10])
+def test_truncated_tensors_are_named(tmp_path, kept):
+    path = tmp_path / "a.safetensors"
+    files.write_tensors(path, {"w": torch.randn(9)}, {})
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match="a.safetensors: not a readable safetensors"):
+        files.read_tensors(path)

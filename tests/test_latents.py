@@ -1,0 +1,90 @@
+"""Latents on disk and in memory."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rissole import latents
+from rissole.errors import InputError
+from rissole.latents import Latents
+
+torch.set_num_threads(1)
+
+
+def some(n=12, side=4, seed=0):
+    draw = np.random.default_rng(seed)
+    ids = draw.integers(-(2**63), 2**63 - 1, n)
+    torch.manual_seed(seed)
+    return Latents(
+        ids=ids,
+        originals=ids.copy(),
+        groups=np.array(["one", None] * (n // 2), object),
+        codes=torch.randint(0, 20, (n, side, side), dtype=torch.int32),
+        codebook=torch.randn(20, 3),
+        mean=torch.randn(3),
+        std=torch.rand(3) + 0.5,
+    )
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    wrote = some()
+    latents.write(tmp_path, "train", wrote)
+    read = latents.read(tmp_path, "train")
+    for name in ("ids", "originals", "groups"):
+        assert getattr(read, name).tolist() == getattr(wrote, name).tolist()
+    for name in ("codes", "codebook", "mean", "std"):
+        assert torch.equal(getattr(read, name), getattr(wrote, name))
+
+
+def test_the_largest_code_survives_two_bytes(tmp_path):
+    wrote = replace(some(), codes=torch.full((12, 4, 4), 65535, dtype=torch.int32))
+    latents.write(tmp_path, "train", wrote)
+    assert (latents.read(tmp_path, "train").codes == 65535).all()
+
+
+def test_equal_latents_make_equal_files(tmp_path):
+    for folder in ("a", "b"):
+        latents.write(tmp_path / folder, "train", some())
+    for name in ("train.parquet", "codebook.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_codes_of_another_codebook_are_refused(tmp_path):
+    latents.write(tmp_path, "train", some(seed=0))
+    latents.write(tmp_path, "val", some(seed=1))
+    latents.read(tmp_path, "val")
+    with pytest.raises(InputError, match="train.parquet.*another codebook"):
+        latents.read(tmp_path, "train")
+
+
+def test_a_missing_split_is_named(tmp_path):
+    with pytest.raises(InputError, match="train.parquet does not exist"):
+        latents.read(tmp_path, "train")
+
+
+def test_z_is_the_codebook_at_each_code():
+    these = some()
+    z = these.z(torch.tensor([[3, 0, 5], [1, 1, 11]]))
+    assert z.shape == (2, 3, 3, 4, 4)
+    for (i, j), row in np.ndenumerate([[3, 0, 5], [1, 1, 11]]):
+        for y, x in np.ndindex(4, 4):
+            assert torch.equal(z[i, j, :, y, x], these.codebook[these.codes[row, y, x].long()])
+
+
+def test_normalised_latents_are_raw_ones_less_the_mean_over_the_deviation():
+    these, rows = some(), torch.arange(12)
+    expected = (these.z(rows) - these.mean[:, None, None]) / these.std[:, None, None]
+    assert torch.allclose(these.z(rows, normalise=True), expected)
+
+
+def test_rows_finds_each_id():
+    these = some()
+    order = np.array([[4, 0], [11, 4]])
+    assert these.rows(these.ids[order]).tolist() == order.tolist()
+
+
+def test_an_unknown_id_is_named():
+    with pytest.raises(InputError, match="image 12345 is not among the 12 latents"):
+        some().rows(np.array([12345]))

@@ -1,0 +1,273 @@
+"""Query vectors, search, and who may not be a neighbour."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rissole import config, retrieval
+from rissole.errors import InputError
+from rissole.latents import Latents
+
+torch.set_num_threads(1)
+SETTINGS = config.Index(
+    kind="auto", exact_below=500, tree_above=5000, leaves=None, searched=0.2, reorder=100
+)
+scann = pytest.mark.skipif(not retrieval.scann_installed(), reason="ScaNN has no wheel here")
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clustered(n=2000, d=24, clusters=40, seed=0):
+    draw = np.random.default_rng(seed)
+    centres = draw.normal(size=(clusters, d))
+    return unit(centres[draw.integers(clusters, size=n)] + 0.3 * draw.normal(size=(n, d)))
+
+
+def build(vectors, folder, kind):
+    retrieval.build(vectors, SETTINGS.model_copy(update={"kind": kind}), folder)
+    return retrieval.open(folder, vectors)
+
+
+def some(n=60, codes=30, mirrors=False, seed=0):
+    """Random latents; with mirrors, rows n/2 and later mirror the rows before them."""
+    torch.manual_seed(seed)
+    ids = np.arange(n) * 7 + 1000 * (1 + seed)
+    return Latents(
+        ids=ids,
+        originals=np.tile(ids[: n // 2], 2) if mirrors else ids,
+        groups=np.full(n, None, object),
+        codes=torch.randint(codes, (n, 4, 4), dtype=torch.int32),
+        codebook=torch.randn(codes, 3, generator=torch.Generator().manual_seed(9)),
+        mean=torch.zeros(3),
+        std=torch.ones(3),
+    )
+
+
+def look_up(database, queries, k, exclude, index=None):
+    vectors, of_queries = (
+        retrieval.query_vectors(part, np.arange(len(part)), "latent", 2)
+        for part in (database, queries)
+    )
+    index = index(vectors) if index else retrieval.Exact(vectors)
+    return retrieval.neighbours(index, database, queries, of_queries, k, exclude)
+
+
+def test_the_first_block_is_the_upper_left_one_at_length_1():
+    these = some()
+    found = retrieval.query_vectors(these, np.array([5, 2]), "first_block", 2)
+    expected = these.z(torch.tensor([5, 2]))[:, :, :2, :2].reshape(2, -1).numpy()
+    assert np.allclose(found, unit(expected), atol=1e-6)
+
+
+def test_the_latent_query_sees_all_blocks():
+    these = some()
+    found = retrieval.query_vectors(these, np.array([5, 2]), "latent", 2)
+    assert np.allclose(found, unit(these.z(torch.tensor([5, 2])).reshape(2, -1).numpy()), atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [7, 100, 16384])
+def test_exact_search_finds_what_sorting_everything_finds(monkeypatch, block):
+    monkeypatch.setattr(retrieval, "BLOCK", block)
+    vectors, queries = clustered(n=300), clustered(n=600, seed=1)
+    rows, similarities = retrieval.Exact(vectors).search(queries, 10)
+    oracle = queries.astype(np.float64) @ vectors.T.astype(np.float64)
+    expected = np.argsort(-oracle, axis=1, kind="stable")[:, :10]
+    assert np.mean(rows == expected) > 0.999  # two may swap in a float32's last bit
+    assert np.allclose(similarities, np.take_along_axis(oracle, rows, 1), atol=1e-6)
+    assert rows.dtype == np.int64 and similarities.dtype == np.float32
+
+
+@pytest.mark.parametrize("block", [3, 16384])
+def test_of_equally_similar_rows_exact_search_takes_the_lowest(monkeypatch, block):
+    monkeypatch.setattr(retrieval, "BLOCK", block)
+    vectors = np.eye(4, dtype=np.float32)[[2, 0, 1, 0, 0, 3, 1, 0]]
+    rows, _ = retrieval.Exact(vectors).search(np.eye(4, dtype=np.float32)[:2], 6)
+    assert rows.tolist() == [[1, 3, 4, 7, 0, 2], [2, 6, 0, 1, 3, 4]]
+
+
+@scann
+@pytest.mark.parametrize("kind", ["hashed", "tree"])
+def test_scann_finds_nearly_what_exact_search_finds(tmp_path, kind):
+    vectors, queries = clustered(), clustered(seed=0)[:200]
+    rows, similarities = build(vectors, tmp_path / "latent", kind).search(queries, 20)
+    expected, _ = retrieval.Exact(vectors).search(queries, 20)
+    hits = (rows[:, :, None] == expected[:, None]).sum()
+    assert hits / expected.size > 0.95
+    cosines = np.einsum("qd,qnd->qn", queries, vectors[rows])
+    assert np.allclose(similarities, cosines, atol=1e-5)
+
+
+@scann
+def test_scann_finds_more_rows_than_it_scores_exactly_by_default(tmp_path):
+    vectors = clustered()
+    rows, _ = build(vectors, tmp_path / "latent", "hashed").search(vectors[:50], 400)
+    assert (rows >= 0).all()
+
+
+@scann
+@pytest.mark.parametrize("kind", ["exact", "hashed", "tree"])
+def test_what_a_search_does_not_find_is_minus_one(tmp_path, kind):
+    vectors = clustered(n=100)
+    rows, similarities = build(vectors, tmp_path / "latent", kind).search(vectors[:30], 120)
+    assert rows.shape == similarities.shape == (30, 120)
+    missing = rows < 0
+    assert missing[:, 100:].all()
+    assert (rows[missing] == -1).all() and (similarities[missing] == -np.inf).all()
+    assert np.isfinite(similarities[~missing]).all()
+    for row, gone in zip(rows, missing, strict=True):
+        assert len(set(row[~gone])) == (~gone).sum()
+    if kind == "tree":
+        assert missing[:, :100].any()
+
+
+@scann
+@pytest.mark.parametrize("kind", ["hashed", "tree"])
+def test_an_index_survives_moving_its_folder(tmp_path, kind):
+    vectors = clustered()
+    before = build(vectors, tmp_path / "a" / "latent", kind).search(vectors[:50], 20)
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    after = retrieval.open(tmp_path / "b" / "latent", vectors).search(vectors[:50], 20)
+    assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
+
+
+@scann
+@pytest.mark.parametrize("kind", ["hashed", "tree"])
+def test_an_index_built_by_another_process_is_equal_byte_for_byte(tmp_path, kind):
+    build(clustered(), tmp_path / "a" / "latent", kind)
+    code = "import sys, pathlib, test_retrieval as t\n"
+    code += "t.build(t.clustered(), pathlib.Path(sys.argv[1]), sys.argv[2])"
+    words = [sys.executable, "-c", code, tmp_path / "b" / "latent", kind]
+    subprocess.run(words, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=True)
+    contents = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / "latent").iterdir()}
+        for name in ("a", "b")
+    ]
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 2
+
+
+@scann
+@pytest.mark.parametrize("rows, kind", [(499, "exact"), (500, "hashed"), (5000, "tree")])
+def test_the_kind_follows_the_number_of_rows(tmp_path, rows, kind):
+    retrieval.build(clustered(n=rows, d=4), SETTINGS, tmp_path / "latent")
+    assert f'"kind": "{kind}"' in (tmp_path / "latent" / "index.json").read_text()
+
+
+def test_exact_search_takes_over_where_scann_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(retrieval, "scann_installed", lambda: False)
+    vectors = clustered(n=600)
+    retrieval.build(vectors, SETTINGS, tmp_path / "latent")
+    assert isinstance(retrieval.open(tmp_path / "latent", vectors), retrieval.Exact)
+
+
+def test_an_index_asked_for_by_name_needs_scann(tmp_path, monkeypatch):
+    monkeypatch.setattr(retrieval, "scann_installed", lambda: False)
+    with pytest.raises(InputError, match="index.kind 'hashed' needs ScaNN"):
+        build(clustered(n=600), tmp_path / "latent", "hashed")
+
+
+def test_an_index_over_other_vectors_is_refused(tmp_path):
+    build(clustered(n=100), tmp_path / "latent", "exact")
+    with pytest.raises(InputError, match="built over 100 vectors of width 24, not 99"):
+        retrieval.open(tmp_path / "latent", clustered(n=99))
+
+
+def test_without_exclusion_an_image_is_its_own_first_neighbour():
+    these = some()
+    ids, similarities = look_up(these, these, 5, "none")
+    assert np.array_equal(ids[:, 0], these.ids)
+    assert np.allclose(similarities[:, 0], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("exclude", ["self", "group"])
+def test_an_image_is_never_its_own_neighbour(exclude):
+    these = some()
+    ids, similarities = look_up(these, these, 59, exclude)
+    expected = [sorted(set(these.ids) - {own}) for own in these.ids]
+    assert np.sort(ids, axis=1).tolist() == expected
+    assert (np.diff(similarities, axis=1) <= 0).all()
+
+
+def test_neither_is_its_mirror():
+    these = some(mirrors=True)
+    ids, _ = look_up(these, these, 58, "self")
+    originals = these.originals[these.rows(ids)]
+    assert not (originals == these.originals[:, None]).any()
+
+
+def test_neither_is_a_planted_twin():
+    these = some()
+    these.codes[[17, 31]] = these.codes[5].clone()
+    ids, _ = look_up(these, these, 57, "self")
+    for row in (5, 17, 31):
+        assert not np.isin(ids[row], these.ids[[5, 17, 31]]).any()
+
+
+def test_neither_is_a_twin_of_its_mirror_nor_that_twins_mirror():
+    these = some(mirrors=True)
+    these.codes[7] = these.codes[30 + 2].clone()  # an image that is the mirror of image 2
+    ids, _ = look_up(these, these, 56, "self")
+    kin = [2, 7, 32, 37]
+    assert not np.isin(ids[kin], these.ids[kin]).any()
+
+
+def test_a_val_image_is_not_given_its_duplicate():
+    database, val = some(), some(n=10, seed=1)
+    val.codes[3] = database.codes[44].clone()
+    assert look_up(database, val, 5, "none")[0][3, 0] == database.ids[44]
+    assert database.ids[44] not in look_up(database, val, 59, "self")[0][3]
+
+
+def test_nobody_of_ones_group_is_a_neighbour_but_those_without_a_group_are():
+    these = replace(some(), groups=np.array((["a"] * 9 + ["b"] + [None] * 5) * 4, object))
+    ids, _ = look_up(these, these, 24, "group")
+    for own, found in zip(these.groups, these.groups[these.rows(ids)], strict=True):
+        assert own is None or own not in found
+    ungrouped = [row for row, group in enumerate(these.groups) if group is None]
+    assert np.isin(ids[ungrouped], these.ids[ungrouped]).any()
+
+
+def test_a_group_larger_than_what_is_fetched_is_searched_exactly(monkeypatch):
+    monkeypatch.setattr(retrieval, "SPARE", 2)
+    these = replace(some(), groups=np.array(["a"] * 40 + ["b"] * 20, object))
+    _, expected = look_up(these, these, 20, "none")
+    ids, similarities = look_up(these, these, 20, "group")
+    assert (these.groups[these.rows(ids)] != these.groups[:, None]).all()
+    z = retrieval.query_vectors(these, np.arange(60), "latent", 2)
+    oracle = np.where(these.groups == these.groups[:, None], -np.inf, z @ z.T)
+    assert np.allclose(similarities, -np.sort(-oracle, axis=1)[:, :20], atol=1e-6)
+
+
+@scann
+@pytest.mark.parametrize("kind", ["hashed", "tree"])
+def test_queries_that_scann_fails_are_searched_exactly(tmp_path, kind):
+    these = some(n=120)
+    ids, similarities = look_up(
+        these, these, 110, "self", lambda vectors: build(vectors, tmp_path / "latent", kind)
+    )
+    assert np.isin(ids, these.ids).all() and np.isfinite(similarities).all()
+    assert all(len(set(row)) == 110 for row in ids)
+
+
+def test_the_outcome_does_not_depend_on_how_queries_are_chunked(monkeypatch):
+    these = some()
+    whole = look_up(these, these, 10, "self")
+    monkeypatch.setattr(retrieval, "CHUNK", 7)
+    cut = look_up(these, these, 10, "self")
+    assert np.array_equal(whole[0], cut[0])
+    assert np.allclose(whole[1], cut[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("exclude, k, needed", [("none", 61, 61), ("self", 60, 61)])
+def test_too_few_images_for_k_is_an_error_that_says_how_many_are_needed(exclude, k, needed):
+    these = some()
+    with pytest.raises(InputError, match=f"k is {k}.*{needed} train rows"):
+        look_up(these, these, k, exclude)
