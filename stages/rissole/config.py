@@ -177,7 +177,7 @@ class Sample(_Checked):
 class Judge(_Checked):
     """Section `judge`: the networks whose features the scores compare."""
 
-    size: Annotated[int, Field(ge=32)]
+    size: Annotated[int, Field(ge=64)]
     inception: str | None
     batch: Positive
 

@@ -1,0 +1,13 @@
+"""What all tests share: one thread, no network, a torchvision that can be imported."""
+
+import os
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "DVC_NO_ANALYTICS": "1"}
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's; its idle threads spin, at anyone's cost
+
+import torch  # noqa: E402
+
+from rissole import compat  # noqa: E402
+
+torch.set_num_threads(1)
+compat.arm()
