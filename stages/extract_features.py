@@ -1,8 +1,9 @@
 """Features of the true images, taken once for all rows.
 
 Reads the split, the latents and the VQ-GAN. Writes what each judge sees in val images, in train
-images and in the VQ-GAN's reconstructions of those val images to data/features, and the distances
-that belong to no row, by which every row is read, to metrics/reference.json.
+images and in the VQ-GAN's reconstructions of those val images to data/features; the distances that
+belong to no row, by which every row is read, to metrics/reference.json; and how well the VQ-GAN
+reconstructs val images to metrics/vqgan.json.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from rissole import config, files, images, judges, latents, runtime, scores, vqgan
 
 SPLIT, LATENTS, VQGAN = Path("data/split"), Path("data/latents"), Path("data/vqgan")
-FEATURES, REFERENCE = Path("data/features"), Path("metrics/reference.json")
+FEATURES, METRICS = Path("data/features"), Path("metrics")
 MOST = 10_000  # val images: the number of the released evaluation
 
 
@@ -39,11 +40,25 @@ def main() -> None:
         columns = {"id": pa.array(pictures[name][0])}
         columns |= {judge: files.lists_column(x) for judge, x in seen[name].items()}
         files.write_table(FEATURES / f"{name}.parquet", pa.table(columns))
-    files.write_json(REFERENCE, scores.reference(seen))
+    reference = scores.reference(seen)
+    files.write_json(METRICS / "reference.json", reference)
+    files.write_json(METRICS / "vqgan.json", first_stage(val_images, pictures, reference))
     print(
         f"extract_features: {len(val):,} val images, their reconstructions and {len(train):,} train"
-        f" images, seen by {' and '.join(look)} -> {FEATURES}, {REFERENCE}"
+        f" images, seen by {' and '.join(look)} -> {FEATURES}, {METRICS}/reference.json"
     )
+
+
+def first_stage(val_images: np.ndarray, pictures: dict, reference: dict) -> dict[str, float]:
+    """What bounds every score after it: how the VQ-GAN reconstructs val images."""
+    model = vqgan.load(VQGAN / "vqgan.safetensors")
+    distances = {key: of["reconstructed"] for key, of in reference.items() if key in scores.FRECHET}
+    return {
+        "psnr": scores.psnr(val_images, pictures["reconstructed"][1]),
+        **{f"{key}_reconstructed": distance for key, distance in distances.items()},
+        **latents.read(LATENTS, "val").usage(),
+        "parameters": vqgan.count_parameters(model)["all"],
+    }
 
 
 def take(split: str, most: int) -> tuple[np.ndarray, np.ndarray]:

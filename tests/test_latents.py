@@ -88,3 +88,8 @@ def test_rows_finds_each_id():
 def test_an_unknown_id_is_named():
     with pytest.raises(InputError, match="image 12345 is not among the 12 latents"):
         some().rows(np.array([12345]))
+
+
+def test_perplexity_counts_equally_frequent_codes():
+    made = replace(some(), codes=torch.tensor([[[0, 1], [2, 3]], [[0, 1], [2, 3]]]))
+    assert made.usage() == {"codes": 20, "codes_used": 4, "perplexity": 4.0}

@@ -180,3 +180,9 @@ def test_with_inception_the_keys_are_fid_and_kid():
     scored = scores.score("inception", normal(20, 1), true)
     assert set(scored) == {"fid", "kid"}
     assert set(scored["fid"]) == {"val", "train", "reconstructed"}
+
+
+def test_psnr_is_that_of_the_error_put_in():
+    true = np.full((3, 8, 8, 3), 100, np.uint8)
+    expected = 10 * np.log10(255**2 / 100)
+    assert scores.psnr(true, true + 10) == pytest.approx(expected, abs=1e-3)

@@ -427,9 +427,7 @@ def _merged(model: type[BaseModel], layers: dict[str | None, dict | None]):
         raise _explained(error, model, where) from None
 
 
-def _explained(
-    error: ValidationError, model: type[BaseModel], where: dict[str, str]
-) -> InputError:
+def _explained(error: ValidationError, model: type[BaseModel], where: dict[str, str]) -> InputError:
     """The first fault of a ValidationError as a line with key, value and mend.
 
     A validator of ours raises "name: mend" about the field `name` of its model.

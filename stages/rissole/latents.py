@@ -65,6 +65,16 @@ class Latents:
             )
         return rows
 
+    def usage(self) -> dict[str, float]:
+        """How many codes there are and occur, and how many equally frequent ones say as much."""
+        shares = torch.bincount(self.codes.flatten(), minlength=len(self.codebook)).double()
+        shares /= shares.sum()
+        return {
+            "codes": len(self.codebook),
+            "codes_used": int((shares > 0).sum()),
+            "perplexity": round(torch.special.entr(shares).sum().exp().item(), 1),
+        }
+
     def to(self, device: torch.device) -> "Latents":
         """The same with all tensors on `device`."""
         names = ("codes", "codebook", "mean", "std")

@@ -17,6 +17,7 @@ KEYS = {
     "efficientnet_lite1": ("fd_effnet_lite1", "kd_effnet_lite1"),
     "efficientnet_lite2": ("fd_effnet_lite2", "kd_effnet_lite2"),
 }
+FRECHET = tuple(frechet for frechet, _ in KEYS.values())
 REFERENCES = ("val", "train", "reconstructed")  # sets of images that a row is compared with
 SUBSETS, LARGEST_SUBSET = 20, 1000
 
@@ -86,6 +87,15 @@ def kernel(x: np.ndarray, y: np.ndarray) -> float:
         rng_seed=0,
         verbose=False,
     )[KEY_METRIC_KID_MEAN]
+
+
+def psnr(true: np.ndarray, made: np.ndarray) -> float:
+    """Mean peak signal-to-noise ratio in decibels of images uint8 (n, h, w, 3).
+
+    An equal pair counts as 1e-9 off.
+    """
+    error = ((true.astype(np.float32) - made) ** 2).mean((1, 2, 3)) / 255**2
+    return _rounded(-10 * np.log10(np.maximum(error, 1e-9)).mean())
 
 
 def evenly(n: int, count: int) -> np.ndarray:

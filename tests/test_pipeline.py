@@ -1,0 +1,206 @@
+"""The whole pipeline on a tiny preset, in a clone of its own, run by DVC as a user runs it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.dependency.param import ParamsDependency
+from dvc.repo import Repo
+from dvc.utils.hydra import apply_overrides
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_AUTHOR_NAME": "test",
+    "GIT_AUTHOR_EMAIL": "test@localhost",
+    "GIT_COMMITTER_NAME": "test",
+    "GIT_COMMITTER_EMAIL": "test@localhost",
+}
+TINY = {
+    "k": 3,
+    "threads": 1,
+    "presets.quick.data.images": 80,
+    "+presets.quick.data.size": 32,
+    "presets.quick.vqgan.steps": 8,
+    "+presets.quick.judge.size": 64,
+    "presets.quick.ldm.widths": "[16,32]",
+    "presets.quick.ldm.steps": 4,
+    "presets.quick.ldm.batch": 4,
+    "presets.quick.ldm.validations": 1,
+    "presets.quick.sample.images": 8,
+    "presets.quick.sample.steps": 2,
+}
+
+
+def run(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def stages_run(output: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", output))
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory):
+    """A git clone of the tree as it stands, its params made tiny, reproduced once."""
+    folder = tmp_path_factory.mktemp("clone")
+    tree = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").split("\n")
+    for name in filter(None, tree):
+        if not name.startswith("metrics/") and name != "dvc.lock" and (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    apply_overrides(folder / "params.yaml", [f"{key}={value}" for key, value in TINY.items()])
+    run(folder, "git", "init", "-q")
+    start = time.monotonic()
+    (folder / "repro.log").write_text(run(folder, "dvc", "repro"))
+    seconds = time.monotonic() - start
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "Reproduce")
+    return folder, seconds
+
+
+def test_the_whole_dag_runs_in_two_minutes(clone):
+    folder, seconds = clone
+    with Repo(folder) as repo:
+        everything = {stage.addressing for stage in repo.index.stages}
+    assert stages_run((folder / "repro.log").read_text()) == everything
+    assert seconds < 120
+
+
+def test_it_ends_by_printing_the_table_and_where_the_pictures_are(clone):
+    log = (clone[0] / "repro.log").read_text()
+    rows = yaml.safe_load((ROOT / "params.yaml").read_text())["variants"]
+    table = log[log.index("Running stage 'make_tables'") :]
+    assert all(re.search(rf"^\| {row} ", table, re.M) for row in rows)
+    assert "metrics/grids" in table
+
+
+def test_every_row_has_samples_with_their_provenance(clone):
+    import pyarrow.parquet as pq
+
+    folder, _ = clone
+    rows = yaml.safe_load((folder / "params.yaml").read_text())["variants"]
+    for row, of in rows.items():
+        samples = pq.read_table(folder / f"data/samples/{row}/samples.parquet")
+        assert len(samples) == 8
+        assert samples["number"].to_pylist() == list(range(8))
+        queries, neighbours = samples["query"].to_pylist(), samples["neighbours"].to_pylist()
+        if of["context"] == "latents":
+            assert queries == neighbours == [None] * 8
+        else:
+            assert len(set(queries)) == 8
+            copied = [q in near for q, near in zip(queries, neighbours, strict=True)]
+            assert copied == [row == "released"] * 8
+
+
+def test_another_row_s_table_numbers_are_its_own_metrics(clone):
+    folder, _ = clone
+    table = json.loads((folder / "metrics/tables.json").read_text())["rows"]
+    for row, numbers in table.items():
+        fid = json.loads((folder / f"metrics/fid/{row}.json").read_text())
+        assert numbers["fd_effnet_lite1"] == fid["fd_effnet_lite1"]["val"]
+
+
+def test_a_second_repro_runs_nothing_in_five_seconds(clone):
+    start = time.monotonic()
+    output = run(clone[0], "dvc", "repro")
+    assert time.monotonic() - start < 5
+    assert stages_run(output) == set()
+    assert "up to date" in output
+
+
+def test_committed_results_are_checked_without_the_data(clone, tmp_path):
+    run(tmp_path, "git", "clone", "-q", str(clone[0]), "bare")
+    bare = tmp_path / "bare"
+    assert "up to date" in run(bare, "dvc", "repro", "--dry", "--allow-missing")
+    path = bare / "metrics/fid/rissole.json"
+    path.write_text(path.read_text().replace("1", "2", 1))
+    done = subprocess.run(
+        ["dvc", "repro", "--dry", "--allow-missing"],
+        cwd=bare,
+        env=ENVIRONMENT,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode or "Running stage" in done.stdout
+
+
+REPRESENTATIVES = [
+    "split_data",
+    "train_vqgan",
+    "encode_latents",
+    "build_index",
+    "retrieve_neighbours@main",
+    "train_ldm@rissole_prev",
+    "train_ldm@no_rag",
+    "sample_images@rissole_prev",
+    "sample_images@no_rag",
+    "extract_features",
+    "compute_fid@rissole",
+    "make_tables",
+]
+
+
+def declared(params: dict, keys: list[str]) -> dict:
+    """params.yaml cut down to the keys that a stage declares."""
+    kept = {"preset": params["preset"]}
+    for *path, last in (key.split(".") for key in keys):
+        source, target = params, kept
+        for part in path:
+            source, target = source[part], target.setdefault(part, {})
+        target[last] = source[last]
+    return kept
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVES)
+def test_a_stage_needs_only_what_it_declares_and_writes_only_its_outs(name, clone, tmp_path):
+    with Repo(clone[0]) as repo:
+        stage = next(s for s in repo.index.stages if s.addressing == name)
+    for dep in stage.deps:
+        source, target = Path(dep.fs_path), tmp_path / dep.def_path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(dep, ParamsDependency):
+            target.write_text(
+                yaml.safe_dump(declared(yaml.safe_load(source.read_text()), dep.params))
+            )
+        elif source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        else:
+            shutil.copy(source, target)
+    before = set(tmp_path.rglob("*"))
+    run(tmp_path, "sh", "-c", stage.cmd)
+    outs = [tmp_path / out.def_path for out in stage.outs]
+    made = {p for p in set(tmp_path.rglob("*")) - before if p.is_file() and p.suffix != ".pyc"}
+    assert all(out.exists() for out in outs)
+    assert all(any(path.is_relative_to(out) for out in outs) for path in made)
+
+
+def test_setting_k_reruns_what_k_touches_and_nothing_else(clone):
+    """Last in this file: it changes the clone."""
+    folder, _ = clone
+    ran = stages_run(run(folder, "dvc", "exp", "run", "-S", "k=4"))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    tables = {name for name, table in params["retrievals"].items() if "k" not in table}
+    rows = {r for r, of in params["variants"].items() if of["context"][11:] in tables}
+    assert rows == set(params["variants"]) - {"no_rag", "whole", "rdm"}
+    expected = {f"retrieve_neighbours@{name}" for name in tables} | {"make_tables"}
+    for stage in ("train_ldm", "sample_images", "compute_fid"):
+        expected |= {f"{stage}@{row}" for row in rows}
+    assert ran == expected

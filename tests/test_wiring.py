@@ -1,0 +1,111 @@
+"""dvc.yaml says what the scripts do: names, code they import, floors of the package."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+ROOT = Path(__file__).parents[1]
+STAGES = ROOT / "stages"
+# The floors of stages/rissole, from the ground up; a module imports from its own floor never.
+FLOORS = [
+    "errors compat blocks",
+    "config files diffusion",
+    "runtime latents quantiser efficientnet sources",
+    "images vqgan conditioning unet judges scores retrieval",
+    "vqgan_loss denoiser tables",
+    "vqgan_training ldm_training sampling",
+]
+
+
+def dag():
+    with Repo(ROOT) as repo:
+        return {stage.addressing: stage for stage in repo.index.stages}
+
+
+DAG = dag()
+
+
+def imports(path: Path) -> set[Path]:
+    """The project's files that one file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        files = [STAGES.joinpath(*name.split(".")).with_suffix(".py") for name in names]
+        found |= {file for file in files if file.exists()}
+    return found
+
+
+def reached(path: Path) -> set[Path]:
+    """A script and every project file that it imports, directly or not."""
+    found, todo = set(), [path]
+    while todo:
+        found.add(path := todo.pop())
+        todo += imports(path) - found
+    return found
+
+
+def script(stage) -> Path:
+    return ROOT / next(word for word in stage.cmd.split() if word.endswith(".py"))
+
+
+def test_every_script_is_a_stage_of_its_name_and_every_stage_a_script():
+    named = {name.partition("@")[0] for name in DAG}
+    assert named == {path.stem for path in STAGES.glob("*.py")}
+    assert all(script(stage).stem == name.partition("@")[0] for name, stage in DAG.items())
+
+
+@pytest.mark.parametrize("name", DAG)
+def test_code_dependencies_are_the_imports(name):
+    declared = {Path(dep.fs_path) for dep in DAG[name].deps if dep.fs_path.endswith(".py")}
+    assert declared == reached(script(DAG[name]))
+
+
+def test_every_module_has_a_floor():
+    assert sorted(" ".join(FLOORS).split()) == sorted(
+        path.stem for path in (STAGES / "rissole").glob("*.py") if path.stem != "__init__"
+    )
+
+
+@pytest.mark.parametrize("floor", range(len(FLOORS)))
+def test_imports_go_down(floor):
+    below = set(" ".join(FLOORS[:floor]).split())
+    for module in FLOORS[floor].split():
+        used = {path.stem for path in imports(STAGES / "rissole" / f"{module}.py")}
+        assert used <= below | {"__init__"}, module
+
+
+def test_no_stage_imports_another():
+    for path in STAGES.glob("*.py"):
+        assert all(used.parent.name == "rissole" for used in imports(path)), path.name
+
+
+def test_every_row_s_loss_curve_is_in_the_common_plot():
+    content = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    rows = yaml.safe_load((ROOT / "params.yaml").read_text())["variants"]
+    assert list(content["plots"][0]["loss"]["y"]) == [f"metrics/loss/{row}.csv" for row in rows]
+
+
+def test_k_is_read_by_the_neighbour_tables_alone():
+    readers = {
+        name.partition("@")[0]
+        for name, stage in DAG.items()
+        if any("k" in getattr(dep, "params", []) for dep in stage.deps)
+    }
+    assert readers == {"retrieve_neighbours"}
+
+
+def test_the_top_level_is_what_the_readme_shows():
+    visible = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    visible -= {"dvc_plots"}  # made by `dvc plots show`, ignored by git
+    assert visible <= set(
+        "stages params.yaml dvc.yaml dvc.lock data metrics tests requirements.txt"
+        " constraints.txt README.md LICENSE".split()
+    )
