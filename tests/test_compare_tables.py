@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+
 from compare_tables import differences
 
 TABLE = {

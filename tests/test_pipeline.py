@@ -41,14 +41,8 @@ TINY = {
 
 
 def run(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        words,
-        cwd=folder,
-        env=ENVIRONMENT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(words, cwd=folder, env=ENVIRONMENT, text=True, **pipes)
     assert done.returncode == 0, done.stdout
     return done.stdout
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import train_vqgan
-from rissole import files, images, vqgan, vqgan_training
+from rissole import files, vqgan, vqgan_training
 from rissole.config import FSQ, VQ, VQGAN
 
 CPU = torch.device("cpu")

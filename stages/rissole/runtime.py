@@ -72,6 +72,7 @@ def progress(items: Iterable, name: str, unit: str, total: int | None = None, sc
         total=total,
         unit_scale=scale if scale != 1 else False,
         mininterval=0.2 if terminal else 15,
+        delay=0 if terminal else 15,
         leave=False,
         file=sys.stderr if terminal else _Lines(),
         dynamic_ncols=terminal,
