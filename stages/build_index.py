@@ -21,7 +21,7 @@ def main():
     settings = config.read()
     runtime.set_up(settings.threads)
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
-    probes = np.arange(len(val))[:PROBES]
+    probes = runtime.evenly(len(val), PROBES)
     metrics = {}
     for query in get_args(config.Query):
         vectors = retrieval.query_vectors(train, np.arange(len(train)), query, settings.blocks)

@@ -28,7 +28,7 @@ def main() -> None:
 
     val, val_images = take("val", MOST)
     train, train_images = take("train", max(drawn, len(val)))
-    perfect = train[scores.evenly(len(train), drawn)]
+    perfect = train[runtime.evenly(len(train), drawn)]
     pictures = {
         "val": (val, val_images),
         "train": (train, train_images),
@@ -64,7 +64,7 @@ def first_stage(val_images: np.ndarray, pictures: dict, reference: dict) -> dict
 def take(split: str, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids and pictures of at most `most` images, evenly spread over a split."""
     n = len(images.read_split(SPLIT, split, pictures=False).ids)
-    rows, start, ids, pictures = scores.evenly(n, most), 0, [], []
+    rows, start, ids, pictures = runtime.evenly(n, most), 0, [], []
     for part in images.read_shards(SPLIT, split):
         here = rows[(rows >= start) & (rows < start + len(part.ids))] - start
         ids.append(part.ids[here])

@@ -19,7 +19,7 @@ def main() -> None:
     ldm = {row: read(f"ldm/{row}", f"train_ldm@{row}") for row in rows}
     table = tables.numbers(fid, ldm, read("reference", "extract_features"))
     measured = {
-        "vqgan": read("vqgan", "train_vqgan"),
+        "vqgan": read("vqgan", "extract_features"),
         "retrieval": read("retrieval", "build_index"),
     }
 

@@ -1,8 +1,8 @@
 """Cut the images to size and split them: params.yaml (data) -> data/split.
 
-The side that an image falls on follows from its decoded pixels alone, or from the name of its
-group, so it is the same in any order, on any machine and under any seed. Of pictures that are
-equal, as decoded or after the resize, the first stays.
+The side that an image falls on follows from its pixels, decoded and cut to size, or from the name
+of its group, so it is the same in any order, on any machine and under any seed. Of pictures that
+are equal once they are cut to size, the first stays.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ def main() -> None:
     def kept() -> Iterator[tuple[str, sources.Record, images.Picture]]:
         seen = set()
         prepared = images.prepare_all(records, data.size)
-        for record, picture in runtime.progress(prepared, "split_data", "image", len(records)):
+        for record, picture in runtime.progress(prepared, "split_data", " images", len(records)):
             if isinstance(picture, str):
                 unreadable.append(f"{record.name}: {picture}")
-            elif seen.isdisjoint((picture.id, picture.twin)):
-                seen.update((picture.id, picture.twin))
-                yield side(record.group, picture.id, data.validation), record, picture
+            elif picture.twin not in seen:
+                seen.add(picture.twin)
+                yield side(record.group, picture.twin, data.validation), record, picture
             else:
                 twins.append(record.name)
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def side(group: str | None, number: int, validation: float) -> str:
-    """The split of an image, by a hash of its group's name or else of its own number."""
+    """The split of an image, by a hash of its group's name or else of its pixels' number."""
     name = f"image {number}" if group is None else f"group {group}"
     share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") / 2**64
     return "val" if share < validation else "train"
@@ -76,7 +76,7 @@ def data_card(data: config.Data, summary: str, dropped: str) -> str:
 - {summary} ({dropped}).
 - {data.size} x {data.size} pixels, RGB, 8 bits: shorter side scaled to {data.size} (bilinear,
   antialiased), then cropped to the centre.
-- Split by the hash of the decoded pixels, or of the group's name; {data.validation:.0%} for val.
+- Split by the hash of the pixels, or of the group's name; {data.validation:.0%} for val.
 """
 
 

@@ -5,7 +5,7 @@ with the lowest validation loss, and the last ones, to data/ldm/<row>; the loss 
 metrics/loss/<row>.csv; parameters, GFLOP and time to metrics/ldm/<row>.json.
 """
 
-import csv
+import math
 import time
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rissole import config, denoiser, files, latents, ldm_training, runtime
 from rissole.conditioning import Conditioning, read_neighbours
+from rissole.errors import InputError
 
 
 def main(row: str) -> None:
@@ -27,21 +28,27 @@ def main(row: str) -> None:
     conditioning = Conditioning(variant, database, ldm.normalise)
 
     torch.manual_seed(runtime.seeded(variant.seed))
-    side, channels = database.codes.shape[-1] // variant.blocks, database.codebook.shape[1]
-    network = denoiser.Denoiser(variant, ldm, channels, side, k).to(device)
+    network = denoiser.Denoiser(variant, ldm, database.codebook.shape[1], k).to(device)
     averaged = ldm_training.averaging(network, ldm.average)
 
     folder, curve, best, start = Path(f"data/ldm/{row}"), [], float("inf"), time.perf_counter()
     steps = ldm_training.train(network, averaged, conditioning, ldm, variant.seed, train, val)
     for done in runtime.progress(steps, f"train_ldm {row}", " images", ldm.steps, ldm.batch):
-        curve.append(done)
+        curve.append({"loss": done.loss})
+        if done.validation is not None:
+            curve[-1]["validation"] = done.validation
         if done.validation is not None and done.validation < best:
             best = done.validation
             denoiser.save(folder / "best.safetensors", averaged.module, step=done.step)
     seconds = time.perf_counter() - start
+    if not math.isfinite(best):
+        raise InputError(
+            f"params.yaml: ldm.learning_rate is {ldm.learning_rate}: the training of {row}"
+            " diverged; lower it, or set ldm.clip"
+        )
     denoiser.save(folder / "last.safetensors", averaged.module, step=ldm.steps)
 
-    write_curve(Path(f"metrics/loss/{row}.csv"), curve)
+    files.write_curve(Path(f"metrics/loss/{row}.csv"), curve)
     live = sum(p.numel() for p in network.parameters() if p.grad is not None and p.grad.any())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         ldm_training.block_loss(network, conditioning, ldm, train, torch.tensor([0], device=device))
@@ -69,19 +76,6 @@ def read_images(variant: config.Variant, split: str, database: latents.Latents, 
     ids, neighbours = read_neighbours(Path(f"data/{variant.context}/{split}.parquet"), database)
     codes = images.codes[torch.from_numpy(images.rows(ids)).to(device)]
     return ldm_training.Images(codes, neighbours.to(device))
-
-
-def write_curve(path: Path, curve: list[ldm_training.Progress]) -> None:
-    """At most 200 points: the mean loss since the last one, and the validation loss where taken."""
-    width = -(-len(curve) // 200)
-    with files.replacing(path) as scratch, scratch.open("w", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(["step", "loss", "validation"])
-        for start in range(0, len(curve), width):
-            part = curve[start : start + width]
-            taken = [done.validation for done in part if done.validation is not None]
-            loss = sum(done.loss for done in part) / len(part)
-            lines.writerow([part[-1].step, f"{loss:.5f}", f"{taken[-1]:.5f}" if taken else ""])
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def test_numbers_of_blocks_spread_over_their_own_pixels():
 @pytest.mark.parametrize("kind", ["set", "tokens"])
 def test_neighbours_as_a_set_have_no_order(kind):
     row = toy.row(kind)
-    stem = Stem(row, toy.ldm(), 2, 4, 4)
+    stem = Stem(row, toy.ldm(), 2, 4)
     _, _, _, told = told_of(row)
     turned = type(told)(told.neighbours.flip(1), None, None)
     one, two = stem.context(told), stem.context(turned)
@@ -79,7 +79,7 @@ def test_neighbours_as_a_set_have_no_order(kind):
 
 def test_a_set_takes_another_number_of_neighbours_than_it_was_built_for():
     row = toy.row("set")
-    stem = Stem(row, toy.ldm(), 2, 4, 4)
+    stem = Stem(row, toy.ldm(), 2, 4)
     assert stem.context(told_of(row, k=9)[3]).maps.shape == (12, 8, 4, 4)
 
 
@@ -98,7 +98,7 @@ def test_a_set_takes_another_number_of_neighbours_than_it_was_built_for():
 def test_every_parameter_of_every_kind_of_row_is_live(changes, neighbours):
     row = toy.row(neighbours, **changes)
     conditioning, _, z, told = told_of(row)
-    network = Denoiser(row, toy.ldm(), 2, 8 // row.blocks, 4)
+    network = Denoiser(row, toy.ldm(), 2, 4)
     torch.nn.init.normal_(network.unet.last.weight)
     b = 3 * conditioning.blocks
     context = network.stem.context(told)
@@ -111,7 +111,7 @@ def test_every_parameter_of_every_kind_of_row_is_live(changes, neighbours):
 def test_a_halo_lets_a_block_see_two_pixels_of_its_neighbours_and_no_further():
     row = toy.row("none", halo=2)
     conditioning = Conditioning(row, toy.latents(), normalise=True)
-    stem = Stem(row, toy.ldm(), 2, 4, 0)
+    stem = Stem(row, toy.ldm(), 2, 0)
     z = torch.randn(1, 2, 8, 8)
     quiet = conditioning.told(None, None, 1)
 

@@ -129,3 +129,13 @@ def test_truncated_tensors_are_named(tmp_path, kept):
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(InputError, match="a.safetensors: not a readable safetensors"):
         files.read_tensors(path)
+
+
+def test_a_curve_has_few_lines_that_average_what_was_taken(tmp_path):
+    steps = [{"loss": float(i)} | ({"validation": 7.0} if i == 899 else {}) for i in range(900)]
+    files.write_curve(tmp_path / "curve.csv", steps)
+    lines = (tmp_path / "curve.csv").read_text().split()
+    assert lines[0] == "step,loss,validation"
+    assert lines[1] == "5,2,"
+    assert lines[-1] == "900,897,7"
+    assert len(lines) == 181

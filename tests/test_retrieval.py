@@ -170,7 +170,7 @@ def test_exact_search_takes_over_where_scann_is_not_installed(tmp_path, monkeypa
 
 def test_an_index_asked_for_by_name_needs_scann(tmp_path, monkeypatch):
     monkeypatch.setattr(retrieval, "scann_installed", lambda: False)
-    with pytest.raises(InputError, match="index.kind 'hashed' needs ScaNN"):
+    with pytest.raises(InputError, match="index.kind is 'hashed': ScaNN"):
         build(clustered(n=600), tmp_path / "latent", "hashed")
 
 

@@ -69,7 +69,7 @@ def test_ddim_agrees_with_its_formula():
 def network(neighbours="stack", **changes):
     row, train = toy.row(neighbours, **changes), toy.latents()
     torch.manual_seed(3)
-    denoiser = Denoiser(row, toy.ldm(), 2, 8 // row.blocks, 3).eval()
+    denoiser = Denoiser(row, toy.ldm(), 2, 3).eval()
     torch.nn.init.normal_(denoiser.unet.last.weight, std=0.05)
     return denoiser, Conditioning(row, train, normalise=True)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch_fidelity
 
-from rissole import scores
+from rissole import runtime, scores
 from rissole.errors import InputError
 
 
@@ -128,10 +128,10 @@ def test_a_single_image_is_refused(distance):
 
 
 def test_evenly_spread_rows_are_distinct_in_order_and_reach_over_the_whole():
-    rows = scores.evenly(10, 4)
+    rows = runtime.evenly(10, 4)
     assert rows.tolist() == [0, 2, 5, 7]
-    assert scores.evenly(3, 8).tolist() == [0, 1, 2]
-    assert scores.evenly(0, 8).tolist() == []
+    assert runtime.evenly(3, 8).tolist() == [0, 1, 2]
+    assert runtime.evenly(0, 8).tolist() == []
 
 
 def sets(judge):
@@ -148,7 +148,7 @@ def test_the_floor_is_taken_at_the_number_of_drawn_images():
     seen = sets("efficientnet_lite1")
     reference = scores.reference(seen)
     train, val = (seen[name]["efficientnet_lite1"] for name in ("train", "val"))
-    expected = scores.frechet(train[scores.evenly(120, 50)], val)
+    expected = scores.frechet(train[runtime.evenly(120, 50)], val)
     assert reference["fd_effnet_lite1"]["floor"] == pytest.approx(expected, rel=1e-4)
     assert reference["images"] == {"drawn": 50, "train": 120, "val": 120}
 

@@ -186,8 +186,3 @@ def test_imagenet100_reads_the_listed_class_folders(tmp_path, inner):
     classes.write_text("n01440764\nn99999999\n")
     with pytest.raises(InputError, match="n99999999"):
         listed(data("imagenet100", root, classes=str(classes)))
-
-
-def test_imagenet100_needs_a_class_list(tmp_path):
-    with pytest.raises(InputError, match="data.classes"):
-        listed(data("imagenet100", tmp_path))

@@ -18,6 +18,8 @@ from rissole import blocks, files
 from rissole.config import LDM, Variant
 from rissole.latents import Latents
 
+TOKEN_SIDE = 4  # of the thumbnail of a neighbour that its token is made of
+
 
 @dataclass(frozen=True)
 class Told:
@@ -54,11 +56,10 @@ class Stem(nn.Module):
         row: how neighbours enter, and the width of the noisy rim.
         ldm: section `ldm`.
         channels: of a latent.
-        side: of a block.
         k: neighbours.
     """
 
-    def __init__(self, row: Variant, ldm: LDM, channels: int, side: int, k: int):
+    def __init__(self, row: Variant, ldm: LDM, channels: int, k: int):
         super().__init__()
         width = ldm.widths[0] // 2
         # A rim of r pixels is what a kernel of 2 r + 1 sees; without one, 3 x 3 and zeros.
@@ -70,12 +71,13 @@ class Stem(nn.Module):
         self.stack = nn.Conv2d(stacked * channels, width, 3, padding=1) if stacked else None
         self.set = _Pool(channels, width) if row.neighbours == "set" else None
         if self.token_width:
-            self.token = nn.Linear(channels * side * side, self.token_width)
+            self.token = nn.Linear(channels * TOKEN_SIDE**2, self.token_width)
 
     def context(self, told: Told) -> Context:
         """Embed what does not change while a block is denoised."""
         if self.token_width:
-            return Context(None, self.token(told.neighbours.flatten(2)))
+            seen = F.adaptive_avg_pool2d(told.neighbours.flatten(0, 1), TOKEN_SIDE).flatten(1)
+            return Context(None, self.token(seen.unflatten(0, told.neighbours.shape[:2])))
         if self.set is not None:
             return Context(self.set(told.neighbours), None)
         if self.stack is None:

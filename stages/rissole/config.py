@@ -1,7 +1,8 @@
 """params.yaml, read and checked as a whole: the only module that opens it.
 
 A value is looked up in the shared section, over which the chosen preset's section is laid, over
-which (for `ldm`) the row's own `ldm` is laid. What a preset or a row leaves out, it takes over.
+which (for `ldm`) the row's own `ldm` is laid. What a preset or a row leaves out, it takes over; a
+mapping inside a section, such as `quantiser`, is replaced as a whole.
 """
 
 import math
@@ -47,6 +48,8 @@ class Data(_Checked):
             raise ValueError(f"root: a path is needed for source '{self.source}'")
         if self.source == "avatars" and self.images is None:
             raise ValueError("images: a number is needed for source 'avatars'")
+        if self.source == "imagenet100" and self.classes is None:
+            raise ValueError("classes: the file that lists the classes is needed for imagenet100")
         if self.groups is not None:
             try:
                 groups = re.compile(self.groups).groups
@@ -337,7 +340,7 @@ def read(path: Path = Path("params.yaml")) -> Settings:
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no keys")
+        raise InputError(f"{path}: holds no keys; take it back from git")
     try:
         settings = Settings(_Params.model_validate(content))
     except ValidationError as error:
@@ -354,8 +357,8 @@ def _check_together(settings: Settings) -> None:
         unknown = [name for name in under._chosen if name not in SECTIONS]
         if unknown:
             raise InputError(
-                f"params.yaml: presets.{preset}.{unknown[0]}: no such section"
-                + _near(unknown[0], SECTIONS)
+                f"params.yaml: presets.{preset}.{unknown[0]}: no such section, only"
+                f" {', '.join(SECTIONS)}{_near(unknown[0], SECTIONS)}"
             )
         for name in SECTIONS:
             if _complete(params, under, name):
@@ -372,16 +375,24 @@ def _check_together(settings: Settings) -> None:
                     f" 'ldm: {{share_timestep: image}}' in the row, not '{ldm.share_timestep}'"
                 )
         kind, _, table = row.context.partition("/")
+        if kind not in ("neighbours", "latents"):
+            raise InputError(
+                f"params.yaml: variants.{name}.context is '{row.context}': must be 'latents', or"
+                " 'neighbours/' and one of the retrievals"
+            )
         if kind == "neighbours" and params.retrievals is not None:
             _choose(params.retrievals, table, "retrievals", f"variants.{name}.context")
     if _complete(params, settings, "data") and _complete(params, settings, "vqgan"):
         _check_sides(settings, rows)
     if _complete(params, settings, "sample") and _complete(params, settings, "ldm"):
         steps, timesteps = settings.sample.steps, settings.ldm.timesteps
-        if steps > timesteps:
+        if timesteps % steps:  # in between, DDIM of diffusers steps past the wrong timesteps
             raise InputError(
-                f"params.yaml: sample.steps is {steps}: there are only ldm.timesteps {timesteps}"
+                f"params.yaml: sample.steps is {steps}: must divide ldm.timesteps {timesteps}; take"
+                f" one of {[n for n in range(1, timesteps + 1) if timesteps % n == 0]}"
             )
+    if _complete(params, settings, "data") and _complete(params, settings, "sample"):
+        _check_counts(settings)
 
 
 def _check_sides(settings: Settings, rows: dict[str, Variant]) -> None:
@@ -401,12 +412,28 @@ def _check_sides(settings: Settings, rows: dict[str, Variant]) -> None:
                 f" (data.size {data.size} / {factor}); take one of"
                 f" {[d for d in range(1, side + 1) if side % d == 0]}"
             )
-    k, images = settings._params.k, data.images
-    if k is not None and images is not None and k >= images * (1 - data.validation):
+
+
+def _check_counts(settings: Settings) -> None:
+    """Check what asks for train images, where their number is known before the split."""
+    params, data = settings._params, settings.data
+    images = settings.sample.images
+    if params.queries is not None and images > params.queries:
         raise InputError(
-            f"params.yaml: k is {k}: the database holds fewer train images than that"
-            f" (data.images {images}, {1 - data.validation:.0%} of them); lower k"
+            f"params.yaml: sample.images is {images}: there are only `queries` {params.queries};"
+            " lower it, or raise queries"
         )
+    if data.images is None:
+        return
+    train = round(data.images * (1 - data.validation))
+    asked = {"k": params.k, "sample.images": images}
+    asked |= {f"retrievals.{name}.k": of.k for name, of in (params.retrievals or {}).items()}
+    for key, number in asked.items():
+        if number is not None and number >= train:
+            raise InputError(
+                f"params.yaml: {key} is {number}: there are only about {train} train images"
+                f" (data.images {data.images}); lower {key}, or give more images"
+            )
 
 
 def _complete(params: _Params, settings: Settings, name: str) -> bool:
@@ -441,7 +468,8 @@ def _explained(error: ValidationError, model: type[BaseModel], where: dict[str, 
         value = value.get(named) if isinstance(value, dict) else getattr(value, named)
     key = ".".join([where.get(path[0], path[0]), *path[1:]])
     if fault["type"] == "extra_forbidden":
-        return InputError(f"params.yaml: {key}: no such key{_near(path[-1], _fields(model))}")
+        near = _near(path[-1], _fields(model)) or "; remove it"
+        return InputError(f"params.yaml: {key}: no such key{near}")
     if fault["type"] == "missing":
         return InputError(f"params.yaml: {key}: the key is missing; put it back")
     return InputError(f"params.yaml: {key} is {value!r}: {text[0].lower()}{text[1:]}")
@@ -461,4 +489,4 @@ def _choose(choices: dict, name: str, section: str, key: str | None = None):
 
 def _near(name: str, names) -> str:
     near = get_close_matches(name, list(names), 1)
-    return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(names)}"
+    return f"; did you mean '{near[0]}'?" if near else ""

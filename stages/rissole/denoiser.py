@@ -18,15 +18,14 @@ class Denoiser(nn.Module):
         row: the row of the table.
         ldm: section `ldm` as the row changes it.
         channels: of a latent.
-        side: of a block.
         k: neighbours; 0 where the row retrieves nothing.
     """
 
-    def __init__(self, row: Variant, ldm: LDM, channels: int, side: int, k: int):
+    def __init__(self, row: Variant, ldm: LDM, channels: int, k: int):
         super().__init__()
         self.row, self.ldm = row, ldm
-        self.sizes = {"channels": channels, "side": side, "k": k}
-        self.stem = Stem(row, ldm, channels, side, k)
+        self.sizes = {"channels": channels, "k": k}
+        self.stem = Stem(row, ldm, channels, k)
         self.time = Embedding(ldm.embedding)
         self.position = Embedding(ldm.embedding) if row.position else None
         self.unet = UNet(ldm, channels, 1 + row.position, self.stem.token_width)
@@ -65,8 +64,8 @@ def load(path: Path) -> Denoiser:
     """
     tensors, about = files.read_tensors(path)
     try:
-        row, ldm = Variant(**about["row"]), LDM(**about["ldm"])
-        denoiser = Denoiser(row, ldm, about["channels"], about["side"], about["k"])
+        row, ldm = Variant.model_validate(about["row"]), LDM.model_validate(about["ldm"])
+        denoiser = Denoiser(row, ldm, about["channels"], about["k"])
         denoiser.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())[:200]

@@ -7,6 +7,7 @@
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,9 +27,10 @@ def betas(schedule: str, timesteps: int) -> Tensor:
     return (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
 
 
-def signal(schedule: str, timesteps: int) -> Tensor:
+@cache
+def signal(schedule: str, timesteps: int, device: torch.device | str = "cpu") -> Tensor:
     """The share of signal in the variance after each timestep, float32 (T,), falling from 1."""
-    return (1 - betas(schedule, timesteps)).cumprod(0).float()
+    return (1 - betas(schedule, timesteps)).cumprod(0).float().to(device)
 
 
 def noised(z: Tensor, noise: Tensor, signal: Tensor) -> Tensor:

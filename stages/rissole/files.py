@@ -1,5 +1,6 @@
 """Files on disk, whole or not at all: Parquet tables, tensors, JSON."""
 
+import csv
 import hashlib
 import json
 import math
@@ -109,6 +110,24 @@ def lists_array(column: pa.ChunkedArray) -> np.ndarray:
     values = column.combine_chunks()
     values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
     return values.flatten().to_numpy().reshape(-1, column.type.list_size)
+
+
+def write_curve(path: Path, steps: list[dict[str, float]]) -> None:
+    """Write what each step of a training measured as CSV, at most 200 lines.
+
+    A line holds the number of the last step and the mean of each term since the line before; a
+    term that no step took is empty.
+    """
+    names = dict.fromkeys(name for terms in steps for name in terms)
+    width = -(-len(steps) // 200)
+    with replacing(path) as scratch, scratch.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["step", *names])
+        for start in range(0, len(steps), width):
+            part = steps[start : start + width]
+            taken = [[float(terms[name]) for terms in part if name in terms] for name in names]
+            means = [f"{sum(of) / len(of):.5g}" if of else "" for of in taken]
+            lines.writerow([start + len(part), *means])
 
 
 def write_tensors(path: Path, tensors: dict, about: dict[str, object]) -> None:

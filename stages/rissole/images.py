@@ -108,7 +108,7 @@ def prepare(record: Record, size: int) -> Picture | str:
 
 
 def prepare_all(records: list[Record], size: int) -> Iterator[tuple[Record, Picture | str]]:
-    """Prepare images in their order, on all cores, holding no more than 512 of them.
+    """Prepare images in their order, on at most 8 cores, holding no more than 512 of them.
 
     Fresh processes, not forked ones: threads of the parent may hold locks.
     """

@@ -44,9 +44,9 @@ class Latents:
         """The codebook (K, c), with zero mean and unit variance per channel if asked."""
         return (self.codebook - self.mean) / self.std if normalise else self.codebook
 
-    def z(self, rows: Tensor, normalise: bool = False) -> Tensor:
-        """The latents of int64 `rows` (...) as float32 (..., c, h, w), raw unless asked."""
-        return F.embedding(self.codes[rows], self.table(normalise)).movedim(-1, -3)
+    def z(self, rows: Tensor) -> Tensor:
+        """The raw latents of int64 `rows` (...) as float32 (..., c, h, w)."""
+        return F.embedding(self.codes[rows], self.codebook).movedim(-1, -3)
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Where the int64 `ids` (...) stand, as int64 (...).

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ class Progress:
     """One step of training: from 1; its loss; at some steps the validation loss, else None."""
 
     step: int
-    loss: float
+    loss: Tensor
     validation: float | None
 
 
@@ -51,7 +52,7 @@ def block_loss(
     z = conditioning.latents(images.codes[rows])  # b c H W
     drawn = {"block": (b, n), "image": (b, 1), "batch": (1, n)}[ldm.share_timestep]
     timestep = torch.randint(ldm.timesteps, drawn, device=device).expand(b, n)
-    signal = diffusion.signal(ldm.schedule, ldm.timesteps).to(device)[timestep]
+    signal = diffusion.signal(ldm.schedule, ldm.timesteps, device)[timestep]
     signal = conditioning.spread(signal, z)  # b 1 H W
     noise = torch.randn_like(z)
     z_t = diffusion.noised(z, noise, signal)
@@ -110,24 +111,29 @@ def train(
         validation = None
         if step + 1 in validated:
             validation = _validate(averaged.module, conditioning, ldm, val, seed)
-        yield Progress(step + 1, loss.item(), validation)
+        yield Progress(step + 1, loss.detach(), validation)
 
 
 def averaging(denoiser: Denoiser, decay: float) -> AveragedModel:
     """A moving average of the weights; its decay rises to `decay` as steps are taken."""
 
-    def mix(averages: list[Tensor], weights: list[Tensor], taken: Tensor) -> None:
-        torch._foreach_lerp_(
-            averages, weights, 1 - min(decay, (1 + int(taken)) / (10 + int(taken)))
-        )
+    steps = count(1)  # the tensor that torch counts with would have to come back from the device
+
+    def mix(averages: list[Tensor], weights: list[Tensor], _: Tensor) -> None:
+        taken = next(steps)
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + taken) / (10 + taken)))
 
     return AveragedModel(denoiser, multi_avg_fn=mix)
 
 
 def _batch(step: int, images: int, batch: int, seed: int) -> Tensor:
     """Rows of a step: all images in a new order each epoch, epochs strung together."""
-    wanted = range(step * batch, (step + 1) * batch)
-    return torch.stack([_order(i // images, images, seed)[i % images] for i in wanted])
+    parts, start, missing = [], step * batch, batch
+    while missing:
+        epoch, place = divmod(start, images)
+        parts.append(_order(epoch, images, seed)[place : place + missing])
+        start, missing = start + len(parts[-1]), missing - len(parts[-1])
+    return torch.cat(parts)
 
 
 @lru_cache(maxsize=2)
@@ -143,7 +149,8 @@ def _validate(
     denoiser.eval()
     torch.manual_seed(runtime.seeded(seed))
     losses, counts = [], []
-    for rows in torch.arange(min(256, len(val.codes)), device=val.codes.device).split(ldm.batch):
+    chosen = torch.from_numpy(runtime.evenly(len(val.codes), 256)).to(val.codes.device)
+    for rows in chosen.split(ldm.batch):
         losses.append(block_loss(denoiser, conditioning, ldm, val, rows).item())
         counts.append(len(rows))
     return sum(x * n for x, n in zip(losses, counts, strict=True)) / sum(counts)

@@ -39,12 +39,13 @@ def query_vectors(
     Returns:
         float32 (n, d), flattened in the order channel, row, column.
     """
-    parts = []
-    for chunk in torch.from_numpy(rows).split(4096):
-        z = latents.z(chunk)
+    side = latents.codes.shape[-1] // (blocks if query == "first_block" else 1)
+    vectors = np.empty((len(rows), latents.codebook.shape[1] * side * side), np.float32)
+    for start in range(0, len(rows), 4096):
+        z = latents.z(torch.from_numpy(rows[start : start + 4096]))
         part = grid.cut(z, blocks)[:, 0] if query == "first_block" else z
-        parts.append(F.normalize(part.flatten(1), dim=1))
-    return torch.cat(parts).numpy()
+        vectors[start : start + len(z)] = F.normalize(part.flatten(1), dim=1).numpy()
+    return vectors
 
 
 @dataclass(frozen=True)
@@ -278,8 +279,8 @@ def _kind(settings: config.Index, rows: int) -> str:
 def _scann(kind: str):
     if not scann_installed():
         raise InputError(
-            f"index.kind '{kind}' needs ScaNN, which is not installed here; with index.kind 'auto'"
-            " in params.yaml, `dvc repro build_index` takes exact search"
+            f"params.yaml: index.kind is '{kind}': ScaNN, which it needs, is not installed here;"
+            " with 'auto', `dvc repro build_index` takes exact search"
         )
     from scann import scann_ops_pybind
 

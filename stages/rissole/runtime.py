@@ -35,18 +35,14 @@ def set_up(threads: int):
     import torch
 
     torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-        return torch.device("cuda")
-    return torch.device("cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(device) -> AbstractContextManager:
     """Mixed precision where it pays: bf16 on CUDA, and on CPUs with instructions for it."""
     import torch
 
-    fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
@@ -83,7 +79,16 @@ def seeded(*words: int) -> int:
     """A 64-bit seed that is a function of `words`, such as (seed, step) or (seed, image, block)."""
     import numpy as np
 
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+    # SeedSequence takes (1,) and (1, 0) for the same.
+    return int(np.random.SeedSequence((len(words), *words)).generate_state(1, np.uint64)[0])
+
+
+def evenly(n: int, count: int):
+    """At most `count` of n rows, evenly spread, in order: int64 (min(n, count),)."""
+    import numpy as np
+
+    count = min(n, count)
+    return np.arange(count) * n // max(count, 1)
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: int, decay_from: float) -> float:

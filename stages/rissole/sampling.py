@@ -71,8 +71,8 @@ def sample_latents(
     """Draw latents (b, c, H, W), normalised as the denoiser's were in training.
 
     All blocks are denoised together; only a row that is told the previous block goes block by
-    block, each told the finished one before it. Noise is a function of (seed, image, block), so
-    that image i is the same at any batch size up to rounding.
+    block, each told the finished one before it. Noise is a function of (seed, image, block), drawn
+    on the CPU, so that image i is the same at any batch size and on any device up to rounding.
 
     Args:
         denoiser: in evaluation mode.
@@ -86,15 +86,11 @@ def sample_latents(
     device, channels = conditioning.table.device, conditioning.table.shape[1]
     side = conditioning.database.shape[-1] // row.blocks
     generators = [
-        [torch.Generator(device).manual_seed(runtime.seeded(seed, i, j)) for j in range(n)]
+        [torch.Generator().manual_seed(runtime.seeded(seed, i, j)) for j in range(n)]
         for i in images
     ]
-    z = torch.stack(
-        [
-            torch.stack([torch.randn(channels, side, side, generator=g, device=device) for g in gs])
-            for gs in generators
-        ]
-    )  # b n c h w
+    noise = [[torch.randn(channels, side, side, generator=g) for g in gs] for gs in generators]
+    z = torch.stack([torch.stack(of) for of in noise]).to(device)  # b n c h w
     for some in [[j] for j in range(n)] if row.previous else [list(range(n))]:
         told = conditioning.told(neighbours, blocks.join(z, row.blocks), b)
         told = _only(told, some, b, n)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rissole import compat
+from rissole import compat, runtime
 from rissole.errors import InputError
 
 # What a judge's Frechet and kernel distances are called; only with Inception are they FID and KID.
@@ -94,14 +94,8 @@ def psnr(true: np.ndarray, made: np.ndarray) -> float:
 
     An equal pair counts as 1e-9 off.
     """
-    error = ((true.astype(np.float32) - made) ** 2).mean((1, 2, 3)) / 255**2
-    return _rounded(-10 * np.log10(np.maximum(error, 1e-9)).mean())
-
-
-def evenly(n: int, count: int) -> np.ndarray:
-    """At most `count` of n rows, evenly spread, in order: int64 (min(n, count),)."""
-    count = min(n, count)
-    return np.arange(count) * n // max(count, 1)
+    error = [np.square(a.astype(np.float32) - b).mean() for a, b in zip(true, made, strict=True)]
+    return _rounded(-10 * np.log10(np.maximum(np.array(error) / 255**2, 1e-9)).mean())
 
 
 def score(judge: str, drawn: np.ndarray, true: dict[str, np.ndarray]) -> dict:
@@ -148,11 +142,11 @@ def reference(seen: dict[str, dict[str, np.ndarray]]) -> dict:
         sets = {name: features[judge] for name, features in seen.items()}
         if not np.ptp(sets["val"], axis=0).any():
             raise InputError(
-                f"params.yaml: judge.size: at that size {judge} gives all val images the same"
-                " features, and all rows the score 0; raise it to 64 or more"
+                f"params.yaml: judge.size: at that size {judge} sees no difference between any two"
+                " val images, and all rows would score 0; raise it"
             )
         val, reconstructed, perfect = sets["val"], sets["reconstructed"], sets["perfect"]
-        train = sets["train"][evenly(len(sets["train"]), drawn)]
+        train = sets["train"][runtime.evenly(len(sets["train"]), drawn)]
         numbers[frechet_key] = {
             "floor": _rounded(frechet(train, val)),
             "reconstructed": _rounded(frechet(reconstructed, val)),

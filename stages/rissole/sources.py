@@ -98,8 +98,6 @@ def imagenet100(data: Data) -> list[Record]:
 
     The paper does not say which classes are its own; the class list names a folder per line.
     """
-    if data.classes is None:
-        raise InputError("params.yaml: data.classes is empty: name the file that lists the classes")
     root = _root(data)
     train = root / "train"
     return folder(data.model_copy(update={"root": str(train if train.is_dir() else root)}))
@@ -227,5 +225,6 @@ def _group(name: str, pattern: str | None) -> str | None:
 
 def _found(records: list[Record], root: Path) -> list[Record]:
     if not records:
-        raise InputError(f"{root} holds no images ({ENDINGS})")
+        endings = " ".join(sorted(ENDINGS))
+        raise InputError(f"{root} holds no images ({endings}); name another folder as data.root")
     return records

@@ -150,7 +150,8 @@ def _how_to_read(reference: dict, first: str, second: str) -> str:
         f" train images, decoded, score {_tenths(of['perfect'])} against the val images and"
         f" {_tenths(of['perfect_reconstructed'])} against their reconstructions: the best that a"
         " row can hope for. Live parameters are those of the denoiser that receive a gradient;"
-        " GFLOP are those of one denoising step of all blocks of an image."
+        " GFLOP are those of one denoising step of all blocks of an image. Two seeds (rissole and"
+        " rissole_again) share images, first stage and queries; they differ in training and noise."
     )
 
 

@@ -26,7 +26,6 @@ class UNet(nn.Module):
 
     def __init__(self, ldm: LDM, channels: int, embeddings: int, token_width: int = 0):
         super().__init__()
-        widths = ldm.widths
         widths, first, last = ldm.widths, ldm.widths[0], ldm.widths[-1]
         self.step = 2 ** len(widths)
         self.first = nn.Conv2d(first // 2, first, 3, padding=1)

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from rissole import config, files, quantiser
+from rissole.errors import InputError
 
 HEADS, HEAD_WIDTH = 4, 64
 
@@ -130,10 +131,18 @@ def save(path: Path, model: VQGAN) -> None:
 
 
 def load(path: Path) -> VQGAN:
-    """A written model on the CPU, frozen, in evaluation mode."""
+    """A written model on the CPU, frozen, in evaluation mode.
+
+    Raises:
+        InputError: the file is not a VQ-GAN's.
+    """
     tensors, about = files.read_tensors(path)
-    model = VQGAN(config.VQGAN.model_validate(about["settings"]))
-    model.load_state_dict(tensors)
+    try:
+        model = VQGAN(config.VQGAN.model_validate(about["settings"]))
+        model.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a VQ-GAN of this version ({detail})") from None
     return model.eval().requires_grad_(False)
 
 

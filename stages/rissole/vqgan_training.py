@@ -97,9 +97,3 @@ def _batches(settings: config.VQGAN, pixels: np.ndarray, seed: int) -> Iterator[
             mirrored = draw.random(settings.batch) < 0.5
             batch[mirrored] = batch[mirrored, :, ::-1]
         yield batch
-
-
-def means(span: list[Terms]) -> dict[str, float]:
-    """The mean of each term over the last of `span`'s steps that have it, to five digits."""
-    taken = {name: [terms[name].float() for terms in span if name in terms] for name in span[-1]}
-    return {name: float(f"{torch.stack(values).mean():.5g}") for name, values in taken.items()}

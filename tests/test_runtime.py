@@ -1,0 +1,50 @@
+"""How stages run: seeds that do not collide, errors in one line, rates and rows."""
+
+import re
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from rissole import runtime
+
+STAGES = Path(__file__).parents[1] / "stages"
+
+
+def test_seeds_of_different_words_differ():
+    words = [w for n in range(4) for w in product(range(6), repeat=n)]
+    assert len({runtime.seeded(*w) for w in words}) == len(words)
+
+
+def test_a_seed_is_the_same_in_every_process():
+    code = "from rissole import runtime; print(runtime.seeded(3, 1, 4))"
+    outputs = [subprocess.check_output([sys.executable, "-c", code], cwd=STAGES) for _ in range(2)]
+    assert [int(output) for output in outputs] == [runtime.seeded(3, 1, 4)] * 2
+
+
+def test_a_user_s_mistake_ends_a_stage_with_one_line(tmp_path):
+    (tmp_path / "params.yaml").write_text("sed: 1\n")
+    done = subprocess.run(
+        [sys.executable, STAGES / "split_data.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == "split_data.py: params.yaml: sed: no such key; did you mean 'seed'?\n"
+
+
+@pytest.mark.parametrize("stage", sorted(path.name for path in STAGES.glob("*.py")))
+def test_help_says_what_a_stage_reads_and_writes(stage, capsys, monkeypatch):
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", [stage, "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(STAGES / stage), run_name="__main__")
+    assert end.value.code == 0
+    assert re.search("(data|metrics)/", capsys.readouterr().out)
+
+
+def test_a_log_gets_whole_lines_of_progress(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    assert list(runtime.progress(range(3), "train", " images")) == [0, 1, 2]
+    assert "\r" not in capsys.readouterr().err
