@@ -11,7 +11,7 @@ from typing import get_args
 
 import numpy as np
 
-from rissole import config, files, latents, retrieval, runtime
+from rissole import config, files, latents, retrieval, runtime, schema
 
 LATENTS, INDEX, METRICS = Path("data/latents"), Path("data/index"), Path("metrics/retrieval.json")
 PROBES = 1000  # val images that the recall is measured on
@@ -23,7 +23,7 @@ def main():
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
     probes = runtime.evenly(len(val), PROBES)
     metrics = {}
-    for query in get_args(config.Query):
+    for query in get_args(schema.Query):
         vectors = retrieval.query_vectors(train, np.arange(len(train)), query, settings.blocks)
         retrieval.build(vectors, settings.index, INDEX / query)
         index = retrieval.open(INDEX / query, vectors)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rissole import config, denoiser, files, images, latents, runtime, sampling, vqgan
+from rissole import config, denoiser, files, images, latents, runtime, sampling, schema, vqgan
 from rissole.conditioning import Conditioning, read_neighbours
 from rissole.errors import InputError
 
@@ -62,7 +62,7 @@ def main(row: str) -> None:
     print(f"sample_images {row}: {n:,} images -> {folder}, the first {min(n, 32)} -> {grid}")
 
 
-def read_queries(variant: config.Variant, images: int, database: latents.Latents):
+def read_queries(variant: schema.Variant, images: int, database: latents.Latents):
     """Ids of the query images and rows of their neighbours, or None twice without retrieval."""
     if variant.neighbours == "none":
         return None, None

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rissole import config, files, images, runtime, sources
+from rissole import config, files, images, runtime, schema, sources
 from rissole.errors import InputError
 
 FOLDER = Path("data/split")
@@ -55,7 +55,7 @@ def side(group: str | None, number: int, validation: float) -> str:
     return "val" if share < validation else "train"
 
 
-def check(counts: dict[str, int], data: config.Data) -> None:
+def check(counts: dict[str, int], data: schema.Data) -> None:
     """Refuse a split that leaves a side nearly empty."""
     for split, count in counts.items():
         if count < 2:
@@ -66,7 +66,7 @@ def check(counts: dict[str, int], data: config.Data) -> None:
             )
 
 
-def data_card(data: config.Data, summary: str, dropped: str) -> str:
+def data_card(data: schema.Data, summary: str, dropped: str) -> str:
     """What the images are, where they come from and how they were treated, as Markdown."""
     return f"""# Data card
 

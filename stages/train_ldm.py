@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rissole import config, denoiser, files, latents, ldm_training, runtime
+from rissole import config, denoiser, files, latents, ldm_training, runtime, schema
 from rissole.conditioning import Conditioning, read_neighbours
 from rissole.errors import InputError
 
@@ -68,7 +68,7 @@ def main(row: str) -> None:
     )
 
 
-def read_images(variant: config.Variant, split: str, database: latents.Latents, device):
+def read_images(variant: schema.Variant, split: str, database: latents.Latents, device):
     """The codes of a split and, where the row retrieves, the neighbours of its images."""
     images = database if split == "train" else latents.read(Path("data/latents"), split).to(device)
     if variant.neighbours == "none":

@@ -11,7 +11,7 @@ import yaml
 
 import compute_fid
 import extract_features
-from rissole import config, files, images, latents, scores, vqgan
+from rissole import config, files, images, latents, schema, scores, vqgan
 from rissole.errors import InputError
 
 SIZE, DRAWN = 16, 20
@@ -47,7 +47,7 @@ def first_stage():
     params = yaml.safe_load(Path(config.__file__).parents[2].joinpath("params.yaml").read_text())
     torch.manual_seed(0)
     changes = {"widths": [8, 8], "perceptual": "none", "steps": 1}
-    return vqgan.VQGAN(config.VQGAN(**(params["vqgan"] | changes))).eval()
+    return vqgan.VQGAN(schema.VQGAN(**(params["vqgan"] | changes))).eval()
 
 
 @pytest.fixture(scope="module")

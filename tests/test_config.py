@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from rissole import config
+from rissole import config, schema
 from rissole.errors import InputError
 
 PARAMS = Path("params.yaml")
@@ -27,10 +27,10 @@ def read(tmp_path, *overrides):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_gives_every_section_and_every_row(preset, tmp_path):
     settings = read(tmp_path, f"preset={preset}")
-    for section, model in config.SECTIONS.items():
+    for section, model in schema.SECTIONS.items():
         assert isinstance(getattr(settings, section), model)
     for row in settings.variants:
-        assert isinstance(settings.row_ldm(row), config.LDM)
+        assert isinstance(settings.row_ldm(row), schema.LDM)
 
 
 def test_a_preset_is_laid_over_the_shared_section(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import encode_latents
-from rissole import config, files, images, latents, vqgan
+from rissole import files, images, latents, schema, vqgan
 
 torch.set_num_threads(1)
 SETTINGS = {
@@ -23,7 +23,7 @@ SETTINGS = {
 
 def write_model(**changes):
     torch.manual_seed(0)
-    model = vqgan.VQGAN(config.VQGAN(**SETTINGS | changes)).eval()
+    model = vqgan.VQGAN(schema.VQGAN(**SETTINGS | changes)).eval()
     vqgan.save(Path("data/vqgan/vqgan.safetensors"), model)
     return model
 

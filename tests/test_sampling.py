@@ -6,8 +6,8 @@ import torch
 import toy
 from rissole import diffusion, runtime, sampling
 from rissole.conditioning import Conditioning
-from rissole.config import Sample
 from rissole.denoiser import Denoiser
+from rissole.schema import Sample
 
 
 def scheduler(ldm, sampler="ddim", steps=10, limit=3.0):

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from rissole import images, sources
-from rissole.config import Data
 from rissole.errors import InputError
+from rissole.schema import Data
 
 
 def data(source, root=None, **settings):

@@ -11,7 +11,7 @@ import torch
 
 import train_vqgan
 from rissole import files, vqgan, vqgan_training
-from rissole.config import FSQ, VQ, VQGAN
+from rissole.schema import FSQ, VQ, VQGAN
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rissole import vqgan_loss
-from rissole.config import FSQ, VQGAN
 from rissole.errors import InputError
+from rissole.schema import FSQ, VQGAN
 from rissole.vqgan_loss import LPIPS, LiteDistance
 
 SETTINGS = VQGAN(

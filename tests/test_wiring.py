@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = ROOT / "stages"
 # The floors of stages/rissole, from the ground up; a module imports from its own floor never.
 FLOORS = [
-    "errors compat blocks",
+    "errors compat blocks schema",
     "config files diffusion",
     "runtime latents quantiser efficientnet sources",
     "images vqgan conditioning unet judges scores retrieval",

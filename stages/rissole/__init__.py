@@ -1,6 +1,6 @@
 """RISSOLE, block by block. Imports run downwards only, from the last floor to the first.
 
-- Ground: `errors`, `config`, `files`, `runtime`, `blocks`.
+- Ground: `errors`, `schema`, `config`, `files`, `runtime`, `blocks`.
 - One idea each: `sources`, `images`, `quantiser`, `vqgan`, `vqgan_loss`, `latents`, `retrieval`,
   `diffusion`, `unet`, `conditioning`, `judges`, `scores`.
 - Ideas put together: `denoiser`, `vqgan_training`, `ldm_training`, `sampling`, `tables`.

@@ -15,8 +15,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from rissole import blocks, files
-from rissole.config import LDM, Variant
 from rissole.latents import Latents
+from rissole.schema import LDM, Variant
 
 TOKEN_SIDE = 4  # of the thumbnail of a neighbour that its token is made of
 

@@ -5,258 +5,26 @@ which (for `ldm`) the row's own `ldm` is laid. What a preset or a row leaves out
 mapping inside a section, such as `quantiser`, is replaced as a whole.
 """
 
-import math
 import re
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from rissole.errors import InputError
-
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-Query = Literal["first_block", "latent"]
-Exclude = Literal["none", "self", "group"]
-
-
-class _Checked(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Data(_Checked):
-    """Section `data`: which images, and how they are cut to size and split."""
-
-    source: Literal["avatars", "folder", "celeba", "imagenet100"]
-    root: str | None
-    size: Annotated[int, Field(ge=8)]
-    images: Positive | None
-    validation: Annotated[float, Field(gt=0, lt=1)]
-    groups: str | None
-    classes: str | None
-    shard: Positive
-
-    @model_validator(mode="after")
-    def _possible(self):
-        if self.source != "avatars" and self.root is None:
-            raise ValueError(f"root: a path is needed for source '{self.source}'")
-        if self.source == "avatars" and self.images is None:
-            raise ValueError("images: a number is needed for source 'avatars'")
-        if self.source == "imagenet100" and self.classes is None:
-            raise ValueError("classes: the file that lists the classes is needed for imagenet100")
-        if self.groups is not None:
-            try:
-                groups = re.compile(self.groups).groups
-            except re.error as error:
-                raise ValueError(f"groups: not a regular expression ({error})") from None
-            if groups != 1:
-                raise ValueError("groups: must hold exactly one pair of parentheses")
-        return self
-
-
-class FSQ(_Checked):
-    """Finite scalar quantisation: each latent channel is rounded to one of its levels."""
-
-    kind: Literal["fsq"]
-    levels: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _possible(self):
-        if math.prod(self.levels) > 65536:
-            raise ValueError(f"levels: their product {math.prod(self.levels):,} is above 65,536")
-        return self
-
-
-class VQ(_Checked):
-    """Vector quantisation with a codebook learned by moving averages."""
-
-    kind: Literal["vq"]
-    codes: Annotated[int, Field(ge=2, le=65536)]
-    channels: Positive
-    decay: Share
-    commitment: Weight
-    restart: Weight
-
-
-class VQGAN(_Checked):
-    """Section `vqgan`: the first stage and its training."""
-
-    widths: Annotated[list[Positive], Field(min_length=1)]
-    attention: Literal["none", "bare", "residual"]
-    quantiser: Annotated[FSQ | VQ, Field(discriminator="kind")]
-    l1: Weight
-    l2: Weight
-    perceptual: Literal["none", "efficientnet_lite0", "lpips"]
-    perceptual_weight: Weight
-    perceptual_share: Annotated[float, Field(gt=0, le=1)]
-    lpips_weights: str | None
-    adversarial_weight: Weight
-    adversarial_cap: Weight
-    adversarial_start: Annotated[float, Field(ge=0, le=1)]
-    discriminator_start: Annotated[float, Field(ge=0, le=1)]
-    discriminator_layers: Positive
-    steps: Positive
-    batch: Positive
-    learning_rate: Rate
-    warm_up: Count
-    decay_from: Annotated[float, Field(ge=0, le=1)]
-    flips: bool
-
-    @model_validator(mode="after")
-    def _possible(self):
-        if any(width % 8 for width in self.widths):
-            raise ValueError(f"widths: {self.widths} must be multiples of 8 (group norm)")
-        if self.perceptual == "lpips" and self.lpips_weights is None:
-            raise ValueError("lpips_weights: a path is needed for perceptual 'lpips'")
-        if self.discriminator_start > self.adversarial_start:
-            raise ValueError("discriminator_start: must not be later than adversarial_start")
-        return self
-
-
-class Latents(_Checked):
-    """Section `latents`: what is encoded."""
-
-    mirrors: bool
-
-
-class Index(_Checked):
-    """Section `index`: the search structure over the train queries."""
-
-    kind: Literal["auto", "exact", "hashed", "tree"]
-    exact_below: Count
-    tree_above: Count
-    leaves: Positive | None
-    searched: Rate
-    reorder: Positive
-
-
-class LDM(_Checked):
-    """Section `ldm`: the denoiser and its training."""
-
-    widths: Annotated[list[Positive], Field(min_length=1)]
-    depth: Positive
-    embedding: Positive
-    heads: Positive
-    head_width: Positive
-    attention: Literal["bare", "residual"]
-    dropout: Share
-    final_kernel: Literal[1, 3, 5]
-    normalise: bool
-    prediction: Literal["epsilon", "v_prediction", "sample"]
-    schedule: Literal["linear", "squaredcos_cap_v2"]
-    timesteps: Positive
-    share_timestep: Literal["block", "image", "batch"]
-    average: Share
-    steps: Positive
-    batch: Positive
-    learning_rate: Rate
-    warm_up: Count
-    decay_from: Annotated[float, Field(ge=0, le=1)]
-    clip: Annotated[float, Field(gt=0)] | None
-    validations: Positive
-
-    @model_validator(mode="after")
-    def _possible(self):
-        if any(width % 16 for width in self.widths):
-            raise ValueError(f"widths: {self.widths} must be multiples of 16 (group norm, stem)")
-        return self
-
-
-class Sample(_Checked):
-    """Section `sample`: how images are drawn."""
-
-    images: Annotated[int, Field(ge=2)]
-    sampler: Literal["ddpm", "ddim", "dpmsolver++"]
-    steps: Positive
-    batch: Positive
-
-
-class Judge(_Checked):
-    """Section `judge`: the networks whose features the scores compare."""
-
-    size: Annotated[int, Field(ge=64)]
-    inception: str | None
-    batch: Positive
-
-
-class Retrieval(_Checked):
-    """One neighbour table: what is looked up, how many are kept, what is never kept."""
-
-    k: Positive
-    query: Query
-    exclude: Exclude
-
-
-class _Retrieval(_Checked):
-    k: Positive | None = None
-    query: Query | None = None
-    exclude: Exclude | None = None
-
-
-class Variant(_Checked):
-    """One row of the table: what it conditions on, and what it changes in `ldm`."""
-
-    context: str
-    neighbours: Literal["none", "stack", "set", "tokens"] = "none"
-    position: bool = False
-    previous: bool = False
-    halo: Count = 0
-    blocks: Positive | None = None
-    seed: Count | None = None
-    ldm: dict = {}
-
-    @model_validator(mode="after")
-    def _possible(self):
-        if (self.neighbours == "none") != (self.context == "latents"):
-            raise ValueError(
-                f"context: '{self.context}' does not go with neighbours '{self.neighbours}'; a row"
-                " without neighbours reads 'latents', any other 'neighbours/<retrieval>'"
-            )
-        if self.previous and self.neighbours in ("set", "tokens"):
-            raise ValueError("previous: goes with neighbours 'none' or 'stack' only")
-        if self.previous and self.halo:
-            raise ValueError("previous: cannot go with a halo, whose blocks advance together")
-        return self
-
-
-class _Params(_Checked):
-    """All of params.yaml. A stage's empty folder (tests) holds only what the stage declares."""
-
-    preset: str = None
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = None
-    k: Positive = None
-    blocks: Positive = None
-    query: Query = None
-    exclude: Exclude = None
-    threads: Positive = None
-    queries: Positive = None
-    data: dict = None
-    vqgan: dict = None
-    latents: dict = None
-    index: dict = None
-    ldm: dict = None
-    sample: dict = None
-    judge: dict = None
-    retrievals: dict[str, _Retrieval] = None
-    variants: dict[str, Variant] = None
-    presets: dict[str, dict[str, dict]] = None
-
-
-SECTIONS = {
-    "data": Data,
-    "vqgan": VQGAN,
-    "latents": Latents,
-    "index": Index,
-    "ldm": LDM,
-    "sample": Sample,
-    "judge": Judge,
-}
+from rissole.schema import (
+    FSQ,
+    LDM,
+    SECTIONS,
+    VQ,
+    VQGAN,
+    Params,
+    PartialRetrieval,
+    Retrieval,
+    Variant,
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -273,7 +41,7 @@ _Loader.add_implicit_resolver(
 class Settings:
     """The checked content of params.yaml; each attribute is a knob or a section."""
 
-    def __init__(self, params: _Params):
+    def __init__(self, params: Params):
         self._params = params
 
     def __getattr__(self, name: str):
@@ -342,9 +110,9 @@ def read(path: Path = Path("params.yaml")) -> Settings:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no keys; take it back from git")
     try:
-        settings = Settings(_Params.model_validate(content))
+        settings = Settings(Params.model_validate(content))
     except ValidationError as error:
-        raise _explained(error, _Params, {}) from None
+        raise _explained(error, Params, {}) from None
     _check_together(settings)
     return settings
 
@@ -436,7 +204,7 @@ def _check_counts(settings: Settings) -> None:
             )
 
 
-def _complete(params: _Params, settings: Settings, name: str) -> bool:
+def _complete(params: Params, settings: Settings, name: str) -> bool:
     shared, preset = getattr(params, name), settings._chosen.get(name) if params.preset else None
     return shared is not None or preset is not None
 
@@ -476,7 +244,7 @@ def _explained(error: ValidationError, model: type[BaseModel], where: dict[str, 
 
 
 def _fields(model: type[BaseModel]) -> list[str]:
-    nested = (_Retrieval, Variant) if model is _Params else (FSQ, VQ) if model is VQGAN else ()
+    nested = (PartialRetrieval, Variant) if model is Params else (FSQ, VQ) if model is VQGAN else ()
     return [name for part in (model, *nested) for name in part.model_fields]
 
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from rissole import files
 from rissole.conditioning import Context, Stem
-from rissole.config import LDM, Variant
 from rissole.errors import InputError
+from rissole.schema import LDM, Variant
 from rissole.unet import Embedding, UNet
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rissole import compat, config, efficientnet, files, runtime
+from rissole import compat, efficientnet, files, runtime, schema
 from rissole.errors import InputError
 
 Judge = Callable[[np.ndarray], np.ndarray]
@@ -26,7 +26,7 @@ INCEPTION_URL = (
 )
 
 
-def open(settings: config.Judge, device: torch.device | str = "cpu") -> dict[str, Judge]:
+def open(settings: schema.Judge, device: torch.device | str = "cpu") -> dict[str, Judge]:
     """The first and the second judge, by name.
 
     Each is called with pictures, uint8 (n, h, w, 3), and gives their features, float32 (n, d), in
@@ -45,7 +45,7 @@ def open(settings: config.Judge, device: torch.device | str = "cpu") -> dict[str
 
 
 @torch.inference_mode()
-def _features(name: str, net: nn.Module, settings: config.Judge, images: np.ndarray) -> np.ndarray:
+def _features(name: str, net: nn.Module, settings: schema.Judge, images: np.ndarray) -> np.ndarray:
     device = next(net.parameters()).device
     starts = range(0, len(images), settings.batch)
     batches = [

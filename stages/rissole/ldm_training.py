@@ -12,8 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from rissole import diffusion, runtime
 from rissole.conditioning import Conditioning
-from rissole.config import LDM
 from rissole.denoiser import Denoiser
+from rissole.schema import LDM
 
 
 @dataclass(frozen=True)

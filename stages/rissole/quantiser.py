@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from rissole import config
+from rissole import schema
 
 
-def build(settings: config.FSQ | config.VQ) -> nn.Module:
+def build(settings: schema.FSQ | schema.VQ) -> nn.Module:
     """The quantiser that the settings describe."""
     if settings.kind == "fsq":
         return FSQ(settings.levels)

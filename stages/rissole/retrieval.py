@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from rissole import blocks as grid
-from rissole import config, files, runtime
+from rissole import files, runtime, schema
 from rissole.errors import InputError
 from rissole.latents import Latents
 
@@ -24,7 +24,7 @@ SPARE = 200  # candidates at most that are fetched beyond k, for those that are 
 
 
 def query_vectors(
-    latents: Latents, rows: np.ndarray, query: config.Query, blocks: int
+    latents: Latents, rows: np.ndarray, query: schema.Query, blocks: int
 ) -> np.ndarray:
     """What an image is looked up by: its first block, or its whole latent, of length 1.
 
@@ -112,7 +112,7 @@ def scann_installed() -> bool:
     return find_spec("scann") is not None
 
 
-def build(vectors: np.ndarray, settings: config.Index, folder: Path) -> None:
+def build(vectors: np.ndarray, settings: schema.Index, folder: Path) -> None:
     """Build the index over `vectors` (n, d), of length 1, into `folder`, named for its query.
 
     Chosen by size where the settings leave it open: exact search, hashing (anisotropic, then exact
@@ -158,7 +158,7 @@ def neighbours(
     queries: Latents,
     vectors: np.ndarray,
     k: int,
-    exclude: config.Exclude,
+    exclude: schema.Exclude,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest database images of each query that may be its neighbours.
 
@@ -268,7 +268,7 @@ def _padded(rows: np.ndarray, similarities: np.ndarray, n: int) -> tuple[np.ndar
     )
 
 
-def _kind(settings: config.Index, rows: int) -> str:
+def _kind(settings: schema.Index, rows: int) -> str:
     if settings.kind != "auto":
         return settings.kind
     if rows < settings.exact_below or not scann_installed():
@@ -287,7 +287,7 @@ def _scann(kind: str):
     return scann_ops_pybind
 
 
-def _searcher(vectors: np.ndarray, kind: str, settings: config.Index):
+def _searcher(vectors: np.ndarray, kind: str, settings: schema.Index):
     builder = _scann(kind).builder(vectors, 20, "dot_product")
     builder = builder.set_n_training_threads(torch.get_num_threads())
     if kind == "tree":

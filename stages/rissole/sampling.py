@@ -7,8 +7,8 @@ from torch import Tensor
 
 from rissole import blocks, diffusion, runtime
 from rissole.conditioning import Conditioning, Told
-from rissole.config import LDM, Sample
 from rissole.denoiser import Denoiser
+from rissole.schema import LDM, Sample
 
 
 def scheduler(ldm: LDM, sample: Sample, limit: float):

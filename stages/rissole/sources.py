@@ -8,8 +8,8 @@ from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 
-from rissole.config import Data
 from rissole.errors import InputError
+from rissole.schema import Data
 
 STYLE = "toon-head"
 HAIR = ("bun", "sideComed", "spiky", "undercut")

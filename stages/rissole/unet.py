@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from rissole.config import LDM
+from rissole.schema import LDM
 
 
 class UNet(nn.Module):

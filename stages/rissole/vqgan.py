@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from rissole import config, files, quantiser
+from rissole import files, quantiser, schema
 from rissole.errors import InputError
 
 HEADS, HEAD_WIDTH = 4, 64
@@ -21,7 +21,7 @@ class VQGAN(nn.Module):
     Each of `settings.widths` halves the side. Images are (b, 3, H, W) of range -1..1.
     """
 
-    def __init__(self, settings: config.VQGAN):
+    def __init__(self, settings: schema.VQGAN):
         super().__init__()
         self.settings = settings
         self.quantiser = quantiser.build(settings.quantiser)
@@ -138,7 +138,7 @@ def load(path: Path) -> VQGAN:
     """
     tensors, about = files.read_tensors(path)
     try:
-        model = VQGAN(config.VQGAN.model_validate(about["settings"]))
+        model = VQGAN(schema.VQGAN.model_validate(about["settings"]))
         model.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())[:200]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rissole import config, efficientnet
+from rissole import efficientnet, schema
 from rissole.errors import InputError
 
 VGG16 = "vgg16-397923af.pth"
@@ -20,7 +20,7 @@ def reconstruction(x: Tensor, x_hat: Tensor, l1: float, l2: float) -> Tensor:
     return l1 * F.l1_loss(x_hat, x) + l2 * F.mse_loss(x_hat, x)
 
 
-def perceptual(settings: config.VQGAN) -> nn.Module | None:
+def perceptual(settings: schema.VQGAN) -> nn.Module | None:
     """The distance network that the settings name, frozen; None where they name none.
 
     Raises:

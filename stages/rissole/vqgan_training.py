@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rissole import config, images, runtime, vqgan_loss
+from rissole import images, runtime, schema, vqgan_loss
 from rissole.vqgan import VQGAN
 
 Terms = dict[str, Tensor]
 
 
 def train(
-    settings: config.VQGAN, pixels: np.ndarray, seed: int, device: torch.device
+    settings: schema.VQGAN, pixels: np.ndarray, seed: int, device: torch.device
 ) -> Iterator[tuple[VQGAN, Terms]]:
     """Train a first stage on images, uint8 (n, h, w, 3); yield it with its terms at each step.
 
@@ -53,7 +53,7 @@ def train(
 
 
 def _forward(
-    model: VQGAN, distance: nn.Module | None, x: Tensor, settings: config.VQGAN
+    model: VQGAN, distance: nn.Module | None, x: Tensor, settings: schema.VQGAN
 ) -> tuple[Tensor, Terms]:
     """The reconstruction of `x`, the terms of its loss, and the loss without a discriminator's."""
     looked_at = max(1, round(len(x) * settings.perceptual_share))
@@ -75,7 +75,7 @@ def _adam(network: nn.Module) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), betas=(0.9, 0.99), fused=True)
 
 
-def _descend(optimiser: torch.optim.Adam, loss: Tensor, step: int, settings: config.VQGAN) -> None:
+def _descend(optimiser: torch.optim.Adam, loss: Tensor, step: int, settings: schema.VQGAN) -> None:
     for group in optimiser.param_groups:
         group["lr"] = runtime.learning_rate(
             step, settings.steps, settings.learning_rate, settings.warm_up, settings.decay_from
@@ -85,7 +85,7 @@ def _descend(optimiser: torch.optim.Adam, loss: Tensor, step: int, settings: con
     optimiser.step()
 
 
-def _batches(settings: config.VQGAN, pixels: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+def _batches(settings: schema.VQGAN, pixels: np.ndarray, seed: int) -> Iterator[np.ndarray]:
     """Batches without end: every image once before any comes again, each mirrored by chance."""
     draw = np.random.default_rng(runtime.seeded(seed, 1))
     queue = np.empty(0, int)
