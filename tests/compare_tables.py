@@ -12,6 +12,8 @@ from pathlib import Path
 EXACT = ("parameters_live", "gflop_per_image_step", "images")
 UNCOMPARED = ("train_seconds", "claim")  # another machine's speed; a difference of two scores
 RELATIVE, ABSOLUTE = 0.15, 8.0  # of a distance; two seeds of a row differ by less
+# Its weights are neither averaged nor anywhere near converged: a score of one moment among many.
+RELATIVE_OF = {"released": 0.4}
 
 
 def leaves(content: dict, path: tuple[str, ...] = ()):
@@ -32,7 +34,8 @@ def differences(committed: dict, made: dict) -> list[str]:
     for path in old.keys() & new.keys():
         if set(path) & set(UNCOMPARED):
             continue
-        allowed = 0 if set(path) & set(EXACT) else max(ABSOLUTE, RELATIVE * abs(old[path]))
+        relative = next((RELATIVE_OF[part] for part in path if part in RELATIVE_OF), RELATIVE)
+        allowed = 0 if set(path) & set(EXACT) else max(ABSOLUTE, relative * abs(old[path]))
         if not math.isfinite(new[path]) or abs(new[path] - old[path]) > allowed:
             lines.append(
                 f"{'.'.join(path)}: {new[path]} made, {old[path]} committed (±{allowed:g})"

@@ -7,7 +7,10 @@ import pytest
 from compare_tables import differences
 
 TABLE = {
-    "rows": {"rissole": {"fd": 200.0, "parameters_live": 1000, "train_seconds": 40.0}},
+    "rows": {
+        "rissole": {"fd": 200.0, "parameters_live": 1000, "train_seconds": 40.0},
+        "released": {"fd": 900.0},
+    },
     "reference": {"fd": {"floor": 60.0}, "images": {"val": 1000}},
 }
 
@@ -32,6 +35,7 @@ def test_equal_tables_agree():
         (("rows", "rissole", "fd"), 225.0),
         (("reference", "fd", "floor"), 66.0),
         (("rows", "rissole", "train_seconds"), 400.0),
+        (("rows", "released", "fd"), 1200.0),
     ],
 )
 def test_noise_passes(path, value):
@@ -43,6 +47,7 @@ def test_noise_passes(path, value):
     [
         (("rows", "rissole", "fd"), 240.0),
         (("rows", "rissole", "fd"), float("nan")),
+        (("rows", "released", "fd"), 1300.0),
         (("rows", "rissole", "parameters_live"), 1001),
         (("reference", "images", "val"), 999),
         (("rows", "rissole", "more"), 1.0),

@@ -19,7 +19,9 @@ def committed(name: str) -> str:
 
 @pytest.mark.parametrize("goal", ["dvc repro", "pytest"])
 def test_one_line_sets_up_and_runs(goal):
-    line = r"python3\.11 -m venv \.venv && \. \.venv/bin/activate && pip install -r requirements\.txt"
+    line = (
+        r"python3\.11 -m venv \.venv && \. \.venv/bin/activate && pip install -r requirements\.txt"
+    )
     assert len(re.findall(rf"^{line} && {goal}$", README, re.M)) == 1
 
 
