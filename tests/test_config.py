@@ -35,7 +35,7 @@ def test_every_preset_gives_every_section_and_every_row(preset, tmp_path):
 
 def test_a_preset_is_laid_over_the_shared_section(tmp_path):
     settings = read(tmp_path, "ldm.batch=7", "ldm.steps=5")
-    assert settings.ldm.steps == 400  # the preset's
+    assert settings.ldm.steps == 300  # the preset's
     settings = read(tmp_path, "~presets.quick.ldm.steps", "ldm.steps=5")
     assert settings.ldm.steps == 5
 
@@ -43,7 +43,7 @@ def test_a_preset_is_laid_over_the_shared_section(tmp_path):
 def test_a_row_is_laid_over_the_preset(tmp_path):
     settings = read(tmp_path, "+variants.rissole_halo.ldm.steps=9")
     assert settings.row_ldm("rissole_halo").steps == 9
-    assert settings.row_ldm("rissole_latent").steps == 400
+    assert settings.row_ldm("rissole_latent").steps == 300
 
 
 def test_a_neighbour_table_takes_over_the_knobs_it_leaves_out(tmp_path):
