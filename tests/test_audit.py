@@ -1,0 +1,316 @@
+"""The audit of a set: cheats are named and told apart, true images are not accused."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rissole import audit, blocks, copies
+from rissole.audit import Real
+from rissole.copies import Drawn
+from rissole.distances import nearest
+
+BLOCKS, K, IMAGES = 2, 4, 160
+WITH_NULLS = (
+    "authentic",
+    "calibrated",
+    "exact_blocks",
+    "block_copies",
+    "inner_block_copies",
+    "own_neighbours",
+    "inner_own_neighbours",
+    "copied",
+    "own_query",
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """True images, and what a cheat is told: queries in the train set, and their neighbours.
+
+    Attributes:
+        real: as the audit wants it.
+        others: held-out images beyond those of `real`, in the place of drawn ones.
+        codebook: (64, 3).
+        query: train rows, int64 (IMAGES).
+        neighbours: of these, (IMAGES, K).
+    """
+
+    real: Real
+    others: Drawn
+    codebook: torch.Tensor
+    query: torch.Tensor
+    neighbours: torch.Tensor
+
+    def drawn(self, z, query=None):
+        """Images told the neighbours of `query`."""
+        codes = torch.cdist(z.movedim(1, -1), self.codebook).argmin(-1).int()
+        return Drawn(z, codes, self.neighbours, self.query if query is None else query)
+
+
+def build(seed=0, query_block=None):
+    """400 train, 200 held-out and 160 other images of 40 kinds: smooth, some texture, 64 codes."""
+    draw = torch.Generator().manual_seed(seed)
+    codebook = torch.randn(64, 3, generator=draw)
+
+    def smooth(n):
+        coarse = torch.randn(n, 3, 4, 4, generator=draw)
+        return F.interpolate(coarse, size=8, mode="bicubic", align_corners=False)
+
+    kinds = smooth(40)
+
+    def images(n):
+        texture = smooth(n) + 0.5 * torch.randn(n, 3, 8, 8, generator=draw)
+        z = kinds[torch.randint(40, (n,), generator=draw)] + 0.6 * texture
+        codes = torch.cdist(z.movedim(1, -1), codebook).argmin(-1)
+        return Drawn(codebook[codes].movedim(-1, 1).contiguous(), codes.int())
+
+    def looked_up_by(z):
+        return z.flatten(1) if query_block is None else copies.each_block(z, BLOCKS)[query_block]
+
+    train, val, others = (images(n) for n in (400, 200, IMAGES))
+    points = looked_up_by(train.z)
+    table, _ = nearest(points, points, K, own=torch.arange(400))
+
+    def told(of):
+        rows, _ = nearest(looked_up_by(of.z), points, K)
+        likely = copies.likely_queries(rows.numpy(), table.numpy())
+        return replace(of, neighbours=rows, query=torch.from_numpy(likely))
+
+    query = torch.randperm(400, generator=draw)[:IMAGES]
+    real = Real(train, told(val), BLOCKS, query_block)
+    return World(real, told(others), codebook, query, table[query])
+
+
+@pytest.fixture(scope="module")
+def world():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def by_block():
+    """A world in which neighbours are looked up by the first block."""
+    return build(query_block=0)
+
+
+def collage(world):
+    """Every block from a neighbour, each of the K the donor of one."""
+    turned = torch.stack([torch.arange(K).roll(i) for i in range(IMAGES)])
+    rows = world.neighbours.gather(1, turned)
+    cut = blocks.cut(world.real.train.z, BLOCKS)
+    return blocks.join(cut[rows, torch.arange(BLOCKS**2)], BLOCKS)
+
+
+def means(z):
+    return blocks.cut(z, BLOCKS).mean((-1, -2), keepdim=True)
+
+
+def recoloured(z, like):
+    """Block by block with the channel means of other images."""
+    return blocks.join(blocks.cut(z, BLOCKS) - means(z) + means(like), BLOCKS)
+
+
+def neighbour_mean(world):
+    return world.real.train.z[world.neighbours].mean(1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("query_block", [None, 0])
+def test_held_out_images_are_not_accused(seed, query_block):
+    world = build(seed, query_block)
+    numbers, _ = audit.trace(world.others, world.real)
+    assert numbers["accused"] == []
+    assert numbers["pasted"]["chance"] == pytest.approx(0.5, abs=0.06)
+    assert numbers["copying_test"]["chance"] == pytest.approx(0.5, abs=0.12)
+    assert abs(numbers["copying_test"]["c_t"]) < 2.5
+
+
+@pytest.mark.parametrize("query_block", [None, 0])
+def test_held_out_images_score_their_nulls(query_block):
+    worlds = [build(seed, query_block) for seed in range(4)]
+    found = [audit.trace(world.others, world.real)[0] for world in worlds]
+    for name in WITH_NULLS:
+        rate, null = (np.mean([numbers[name][of] for numbers in found]) for of in ("rate", "null"))
+        assert rate == pytest.approx(null, abs=0.05), name
+        if name.endswith(("calibrated", "block_copies")):
+            assert rate < 0.03
+
+
+def test_the_null_is_what_the_held_out_images_score_in_the_place_of_drawn_ones(world):
+    numbers, _ = audit.trace(world.real.val, replace(world.real, val=world.others))
+    expected, _ = audit.trace(world.others, world.real)
+    for name in ("authentic", "exact_blocks", "own_query"):
+        assert numbers[name]["rate"] == expected[name]["null"]
+        assert numbers[name]["null"] == expected[name]["rate"]
+    chances = [of["pasted"]["chance"] for of in (numbers, expected)]
+    assert sum(chances) == pytest.approx(1)
+
+
+def test_images_that_are_their_query_are_accused_of_it_and_all_copies(world):
+    numbers, traces = audit.trace(world.drawn(world.real.train.z[world.query]), world.real)
+    assert numbers["accused"] == ["own_query"]
+    assert numbers["own_query"]["rate"] == numbers["copied"]["rate"] == 1
+    assert numbers["own_query"]["null"] < 0.2
+    assert numbers["authentic"]["rate"] == 0
+    assert numbers["exact_blocks"]["rate"] == numbers["calibrated"]["rate"] == 1
+    assert numbers["copying_test"]["c_t"] < -5
+    assert torch.equal(traces.whole.rows[:, 0], world.query)
+    assert not traces.whole.distances[:, 0].any()
+    assert traces.copied.all()
+
+
+def test_a_query_is_left_out_where_blocks_are_looked_for_elsewhere(world):
+    _, traces = audit.trace(world.drawn(world.real.train.z[world.query]), world.real)
+    assert len(traces.by_block) == BLOCKS**2
+    for found in traces.by_block:
+        assert not (found.rows == world.query[:, None]).any()
+        assert found.distances.min() > 0
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_images_that_are_a_neighbour_are_pasted_copies_of_that_rank_but_not_their_query(
+    world, rank
+):
+    donors = world.neighbours[:, rank]
+    numbers, traces = audit.trace(world.drawn(world.real.train.z[donors]), world.real)
+    assert numbers["own_query"]["rate"] == 0
+    assert numbers["accused"] == ["pasted"]
+    assert numbers["pasted"]["chance"] < 0.05
+    assert numbers["copied"]["rate"] == numbers["own_neighbours"]["rate"] == 1
+    assert numbers["inner_own_neighbours"]["rate"] > 0.95
+    assert numbers["own_neighbours"]["null"] < 0.8
+    assert numbers["ranks"] == [float(at == rank) for at in range(K)]
+    assert numbers["sources"] == 1
+    assert all(torch.equal(found.rows[:, 0], donors) for found in traces.by_block)
+
+
+def test_a_collage_of_neighbours_is_pasted_of_blocks_that_are_all_copies(world):
+    numbers, _ = audit.trace(world.drawn(collage(world)), world.real)
+    for name in ("block_copies", "exact_blocks", "own_neighbours", "inner_own_neighbours"):
+        assert numbers[name]["rate"] > 0.98, name
+    assert numbers["block_copies"]["worst"] > 0.98
+    assert numbers["copied"]["rate"] == 1
+    assert numbers["pasted"]["chance"] < 0.05
+    assert numbers["accused"] == ["pasted"]
+    assert numbers["ranks"] == pytest.approx([0.25] * 4, abs=0.01)
+    assert numbers["sources"] == pytest.approx(4, abs=0.05)
+
+
+def test_a_collage_in_the_colours_of_other_images_is_still_pasted(world):
+    made = recoloured(collage(world), neighbour_mean(world))
+    numbers, _ = audit.trace(world.drawn(made), world.real)
+    assert numbers["exact_blocks"]["rate"] < 0.5
+    assert numbers["inner_own_neighbours"]["rate"] > 0.95
+    assert numbers["pasted"]["chance"] < 0.1
+    assert numbers["accused"] == ["pasted"]
+
+
+def test_a_collage_snapped_to_codes_after_its_colours_changed_is_still_pasted(world):
+    drawn = world.drawn(recoloured(collage(world), neighbour_mean(world)))
+    snapped = replace(drawn, z=world.codebook[drawn.codes.long()].movedim(-1, 1))
+    assert audit.trace(snapped, world.real)[0]["accused"] == ["pasted"]
+
+
+def test_the_mean_of_the_neighbours_is_not_accused(world):
+    numbers, _ = audit.trace(world.drawn(neighbour_mean(world)), world.real)
+    assert numbers["accused"] == []
+    assert numbers["pasted"]["chance"] == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.6])
+def test_blurred_images_are_not_accused(world, scale):
+    drawn = replace(world.others, z=scale * world.others.z)
+    numbers, _ = audit.trace(drawn, world.real)
+    assert "pasted" not in numbers["accused"]
+    assert numbers["pasted"]["chance"] == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize("rank", range(K))
+def test_one_pasted_block_of_four_counts_as_a_quarter(world, rank):
+    made = blocks.cut(world.others.z, BLOCKS).clone()
+    donors = world.others.neighbours[:, 1]
+    made[:, rank] = blocks.cut(world.real.train.z[donors], BLOCKS)[:, rank]
+    drawn = replace(world.others, z=blocks.join(made, BLOCKS))
+    numbers, _ = audit.trace(drawn, world.real)
+    assert numbers["block_copies"]["worst"] == 1
+    assert numbers["block_copies"]["rate"] == pytest.approx(0.25, abs=0.05)
+    assert numbers["copied"]["rate"] == 1
+    assert numbers["pasted"]["chance"] == pytest.approx(0.375, abs=0.06)
+
+
+def test_the_block_that_neighbours_are_looked_up_by_is_left_out(by_block):
+    with_it = replace(by_block.real, query_block=None)
+    numbers, found = (audit.trace(by_block.others, real)[0] for real in (with_it, by_block.real))
+    for kind in ("rate", "null"):  # by that block the nearest is always a neighbour
+        whole, left = (of["own_neighbours"][kind] for of in (numbers, found))
+        assert whole == pytest.approx((1 + 3 * left) / 4)
+
+
+def test_what_is_pasted_into_the_block_of_the_query_is_no_pasting(by_block):
+    made = blocks.cut(by_block.others.z, BLOCKS).clone()
+    donors = by_block.others.neighbours[:, 1]
+    made[:, 0] = blocks.cut(by_block.real.train.z[donors], BLOCKS)[:, 0]
+    drawn = replace(by_block.others, z=blocks.join(made, BLOCKS))
+    expected, numbers = (audit.trace(x, by_block.real)[0] for x in (by_block.others, drawn))
+    for name in ("pasted", "own_neighbours", "inner_own_neighbours"):
+        assert numbers[name] == expected[name]
+    assert numbers["block_copies"]["worst"] == 1
+
+
+def test_a_row_without_neighbours_is_audited_for_copies_alone(world):
+    untold = replace(world.real, val=Drawn(world.real.val.z, world.real.val.codes))
+    copied = world.real.train.z[world.query]
+    numbers, traces = audit.trace(Drawn(copied, world.real.train.codes[world.query]), untold)
+    assert not {*numbers} & {"own_query", "own_neighbours", "inner_own_neighbours", "ranks"}
+    assert "pasted" not in numbers
+    assert numbers["accused"] == []
+    assert numbers["copied"]["rate"] == numbers["exact_blocks"]["rate"] == 1
+    assert torch.equal(traces.by_block[3].rows[:, 0], world.query)
+
+
+@pytest.mark.parametrize("dose", [0, 0.05, 0.2, 1])
+def test_the_share_of_own_queries_is_found_in_the_dose_planted(world, dose):
+    n, train = round(dose * IMAGES), world.real.train
+    planted = Drawn(train.z[world.query], train.codes[world.query], world.neighbours, world.query)
+    parts = zip(vars(planted[:n]).values(), vars(world.others[n:]).values(), strict=True)
+    numbers, traces = audit.trace(Drawn(*map(torch.cat, parts)), world.real)
+    nulls, _ = audit.trace(world.others, world.real)
+    for name in ("own_query", "copied", "exact_blocks", "calibrated"):
+        expected = dose + (1 - dose) * nulls[name]["rate"]
+        assert numbers[name]["rate"] == pytest.approx(expected, abs=0.03), name
+    assert traces.copied[:n].all()
+    assert numbers["accused"] == (["own_query"] if dose >= 0.2 else [])
+
+
+def test_what_is_named_does_not_depend_on_the_order_of_images(world):
+    n = IMAGES // 2
+    made = world.drawn(torch.cat([collage(world)[:n], world.others.z[n:]]))
+    order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(1))
+    numbers, traces = audit.trace(made[order], world.real)
+    expected, found = audit.trace(made, world.real)
+    assert numbers.keys() == expected.keys()
+    for name, of in expected.items():
+        assert numbers[name] == (pytest.approx(of) if name != "accused" else of), name
+    assert torch.equal(traces.copied, found.copied[order])
+    assert torch.equal(traces.whole.rows[:, 0], found.whole.rows[order, 0])
+
+
+def accused(rate, null, images=1000, held_out=1000, chance=0.5):
+    numbers = {"own_query": {"rate": rate, "null": null}, "pasted": {"chance": chance}}
+    return list(audit.accusations(numbers, images, held_out))
+
+
+def test_own_queries_are_accused_beyond_both_tolerance_and_chance():
+    assert accused(0.2, 0.1) == ["own_query"]
+    assert accused(0.14, 0.1, images=10**5, held_out=10**5) == []
+    assert accused(0.2, 0.1, images=20, held_out=20) == []
+    assert accused(0.1, 0.2) == []
+
+
+def test_pasting_is_accused_below_its_limit():
+    assert accused(0, 0, chance=0.39) == ["pasted"]
+    assert accused(0, 0, chance=0.41) == []
+    assert accused(0.9, 0, chance=0.1) == ["own_query", "pasted"]
+    assert list(audit.accusations({}, 10, 10)) == []
