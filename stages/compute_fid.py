@@ -1,37 +1,39 @@
 """Score the samples of one row against true images (paper, section 5.1).
 
-Reads the samples and the features of true images. Writes the distances under each judge to
-metrics/fid/<row>.json; they are called `fid` only where Inception weights are given.
+Reads the features of the samples and of the true images, and which samples the audit named copies.
+Writes the scores under each judge to metrics/fid/<row>.json; they are called `fid` only where
+Inception weights are given.
 """
 
 from pathlib import Path
 
-import numpy as np
+from rissole import config, features, files, runtime, scores
+from rissole.errors import InputError
 
-from rissole import config, files, judges, runtime, scores
-
-FEATURES = Path("data/features")
+REFERENCE = Path("data/reference")
 
 
 def main(row: str) -> None:
     """Score one row."""
-    settings = config.read()
-    device = runtime.set_up(settings.threads)
-    samples = files.read_table(Path(f"data/samples/{row}/samples.parquet"), ["image"])
-    size = int(samples.schema.metadata[b"size"])
-    pictures = files.bytes_array(samples["image"], np.uint8, (size, size, 3))
+    runtime.set_up(config.read().threads)
+    path = Path(f"data/features/{row}.parquet")
+    seen = features.read(path)
+    true = features.read_reference(REFERENCE, seen.judges)
+    audited = files.read_table(Path(f"data/audit/{row}.parquet"), ["copied", "vouched"])
+    if audited.schema.metadata[b"images"].decode() != seen.images:
+        raise InputError(
+            f"data/audit/{row}.parquet: audited other images than those of {path};"
+            f" run `dvc repro audit_samples@{row}`"
+        )
+    copied = audited["copied"].to_numpy() if audited["vouched"][0].as_py() else None
 
-    scored = {}
-    for judge, see in judges.open(settings.judge, device).items():
-        true = {
-            name: files.lists_array(files.read_table(FEATURES / f"{name}.parquet", [judge])[judge])
-            for name in scores.REFERENCES
-        }
-        scored |= scores.score(judge, see(pictures), true)
-    path = Path(f"metrics/fid/{row}.json")
-    files.write_json(path, scored | {"images": len(pictures)})
-    first, distances = next(iter(scored.items()))
-    print(f"compute_fid {row}: {first} {distances['val']:.1f} against val images -> {path}")
+    scored = {"images": len(audited)}
+    for judge, drawn in seen.by_judge.items():
+        scored |= scores.score(judge, drawn, copied, true[judge])
+    path = files.measured("fid", row)
+    files.write_json(path, scored)
+    first = scores.frechet_keys(scored)[0]
+    print(f"compute_fid {row}: {first} {scored[first]['val']:.1f} against val images -> {path}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stages extract_features and compute_fid, from files to numbers."""
+"""Stages build_reference, extract_features and compute_fid, from files to numbers."""
 
 import json
 from pathlib import Path
@@ -9,20 +9,35 @@ import pytest
 import torch
 import yaml
 
+import build_reference
 import compute_fid
 import extract_features
-from rissole import config, files, images, latents, schema, scores, vqgan
+from rissole import (
+    coherence,
+    config,
+    features,
+    files,
+    frechet,
+    images,
+    latents,
+    runtime,
+    schema,
+    scores,
+    vqgan,
+)
 from rissole.errors import InputError
 
-SIZE, DRAWN = 16, 20
+SIZE, DRAWN = 32, 20
 SETTINGS = {
     "preset": "quick",
     "seed": 0,
+    "blocks": 2,
     "threads": 1,
     "sample": {"images": DRAWN, "sampler": "ddim", "steps": 2, "batch": 8},
     "judge": {"size": 64, "inception": None, "batch": 16},
     "presets": {"quick": {}},
 }
+LITE1 = "fd_effnet_lite1"
 
 
 def pictures(n, seed):
@@ -30,7 +45,7 @@ def pictures(n, seed):
     draw = np.random.default_rng(seed)
     x = np.empty((n, SIZE, SIZE, 3), np.uint8)
     x[:] = draw.integers(0, 256, (n, 1, 1, 3))
-    x[:, 4:12, 4:12] = draw.integers(0, 256, (n, 1, 1, 3))
+    x[:, 8:24, 8:24] = draw.integers(0, 256, (n, 1, 1, 3))
     return x
 
 
@@ -52,7 +67,10 @@ def first_stage():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A project whose first stage is there; features and reference are extracted in it."""
+    """A project whose first stage is there; the reference is built in it.
+
+    Val image 4 and a train image are of one group. Latents are not in the order of the images.
+    """
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(yaml.safe_dump(SETTINGS))
     model = first_stage()
@@ -66,83 +84,149 @@ def folder(tmp_path_factory):
         with torch.no_grad():
             codes = model.encode(images.to_float(x)).int()
         about = {"mean": codebook.mean(0), "std": codebook.std(0)}
+        groups = np.array(["someone" if number == 4 else None for number in range(n)])
         order = np.random.default_rng(3).permutation(n)
         encoded = latents.Latents(
-            ids[order], ids[order], np.array([None] * n), codes[order], codebook, **about
+            ids[order], ids[order], groups[order], codes[order], codebook, **about
         )
         latents.write(folder / "data/latents", split, encoded)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        extract_features.main()
+        patch.setattr(coherence, "STEPS", 3)
+        build_reference.main()
     return folder
+
+
+def write_samples(x, row="row"):
+    table = pa.table({"image": files.bytes_column(x)}, metadata={"size": str(x.shape[1])})
+    files.write_table(Path(f"data/samples/{row}/samples.parquet"), table)
+
+
+def write_audit(x, copied, vouched=True):
+    columns = {"copied": pa.array(copied), "vouched": pa.array([vouched] * len(x))}
+    table = pa.table(columns, metadata={"images": features.digest(x)})
+    files.write_table(Path("data/audit/row.parquet"), table)
 
 
 @pytest.fixture
 def score(folder, monkeypatch):
-    """Score pictures as the samples of a row."""
+    """Score pictures as the samples of a row, of which the first `copies` are named copies."""
     monkeypatch.chdir(folder)
 
-    def score(x):
-        table = pa.table({"image": files.bytes_column(x)})
-        table = table.replace_schema_metadata({"size": str(SIZE)})
-        files.write_table(Path("data/samples/row/samples.parquet"), table)
+    def score(x, copies=0, vouched=True):
+        write_samples(x)
+        write_audit(x, np.arange(len(x)) < copies, vouched)
+        extract_features.main("row")
         compute_fid.main("row")
         return files.read_json(Path("metrics/fid/row.json"))
 
     return score
 
 
-def features(folder, name, judge="efficientnet_lite1"):
-    """Written features (n, d) of a set of images."""
-    return files.lists_array(files.read_table(folder / f"data/features/{name}.parquet")[judge])
+def seen(folder, name, judge="efficientnet_lite1"):
+    """Written features (n, d) of a set of true images."""
+    return files.lists_array(files.read_table(folder / f"data/reference/{name}.parquet")[judge])
+
+
+def reference(folder):
+    return files.read_json(folder / "metrics/reference.json")
+
+
+def reconstruct(split, ids):
+    """Reconstructions by the stage, in batches of 4."""
+    encoded = latents.read(Path("data/latents"), split)
+    return build_reference.reconstruct(first_stage(), encoded, ids, 4, torch.device("cpu"))
 
 
 def test_features_are_in_the_order_of_the_ids_beside_them(folder):
-    for name, n in (("val", 40), ("train", 40), ("reconstructed", 40)):
-        table = files.read_table(folder / f"data/features/{name}.parquet")
-        assert len(set(table["id"].to_pylist())) == n
-    val = files.read_table(folder / "data/features/val.parquet")["id"]
-    assert val == files.read_table(folder / "data/features/reconstructed.parquet")["id"]
+    tables = {
+        name: files.read_table(folder / f"data/reference/{name}.parquet")["id"]
+        for name in ("train", "val", "reconstructed", "reconstructions")
+    }
+    for ids in tables.values():
+        assert len(set(ids.to_pylist())) == 40
+    assert tables["val"] == tables["reconstructed"] == tables["reconstructions"]
 
 
 def test_each_reconstruction_is_that_of_its_own_image(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    ids, x = extract_features.take("val", 9)
-    made = extract_features.reconstruct("val", ids, 4, torch.device("cpu"))
+    ids, x = build_reference.take("val", 9)
     with torch.no_grad():
-        expected = first_stage()(images.to_float(x))[0]
-    assert np.abs(made.astype(int) - images.to_uint8(expected)).max() <= 1
+        expected = images.to_uint8(first_stage()(images.to_float(x))[0])
+    assert np.abs(reconstruct("val", ids).astype(int) - expected).max() <= 1
+    written = images.read_pictures(Path("data/reference/reconstructions.parquet"))
+    rows = runtime.evenly(40, 9)
+    assert np.abs(written[rows].astype(int) - expected).max() <= 1
+
+
+def test_a_val_image_of_a_group_that_was_trained_on_is_not_apart(folder):
+    table = files.read_table(folder / "data/reference/val.parquet")
+    together = [row["id"] for row in table.select(["id", "apart"]).to_pylist() if not row["apart"]]
+    assert together == [4 * 7 - 100 + 2]
+    assert reference(folder)["images"]["val_apart"] == 39
 
 
 def test_the_reference_holds_the_distances_that_belong_to_no_row(folder):
-    reference = files.read_json(folder / "metrics/reference.json")
-    expected = scores.frechet(features(folder, "reconstructed"), features(folder, "val"))
-    assert reference["fd_effnet_lite1"]["reconstructed"] == pytest.approx(expected, rel=1e-4)
-    assert reference["images"] == {"drawn": DRAWN, "train": 40, "val": 40}
-    assert reference["fd_effnet_lite1"]["floor"] < reference["fd_effnet_lite1"]["reconstructed"]
+    numbers = reference(folder)
+    expected = frechet.frechet(seen(folder, "reconstructed"), seen(folder, "val"))
+    assert numbers[LITE1]["reconstructed"] == pytest.approx(expected, rel=1e-4)
+    assert numbers["images"] == {"drawn": DRAWN, "train": 40, "val": 40, "val_apart": 39}
+    assert numbers[LITE1]["floor"] < numbers[LITE1]["reconstructed"]
+
+
+def test_the_first_stage_is_measured_by_its_reconstructions(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    measured = files.read_json(Path("metrics/vqgan.json"))
+    made = images.read_pictures(Path("data/reference/reconstructions.parquet"))
+    assert measured["psnr"] == pytest.approx(scores.psnr(pictures(40, 2), made))
+    for key in (LITE1, "fd_effnet_lite2"):
+        assert measured[f"{key}_reconstructed"] == reference(folder)[key]["reconstructed"]
+    assert measured["codes"] == 512
+
+
+def test_the_detectors_of_collages_are_those_that_their_figures_belong_to(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    detectors = coherence.load(Path("data/reference/collages.safetensors"))
+    train, val = (latents.read(Path("data/latents"), split) for split in ("train", "val"))
+    z = val.look_up(train.table(normalise=True))
+    found = reference(folder)["coherence"]
+    assert found["collages"] == pytest.approx(coherence.collage_rate(detectors, z), abs=1e-4)
+    assert found["colour_correlation"] == pytest.approx(
+        coherence.colour_correlation(z, 2), abs=1e-4
+    )
 
 
 def test_a_collapsed_set_scores_far_worse_than_an_honest_one(folder, score):
-    reference = files.read_json(folder / "metrics/reference.json")
     honest, collapsed = score(pictures(DRAWN, 5)), score(pictures(2, 5).repeat(DRAWN // 2, 0))
-    for key in ("fd_effnet_lite1", "fd_effnet_lite2"):
+    for key in (LITE1, "fd_effnet_lite2"):
         assert collapsed[key]["val"] > 2 * honest[key]["val"]
-        assert collapsed[key]["val"] > 2 * reference[key]["floor"]
+        assert collapsed[key]["val"] > 2 * reference(folder)[key]["floor"]
 
 
-def test_copies_of_train_images_are_nearer_to_train_than_to_val(folder, score, monkeypatch):
-    monkeypatch.chdir(folder)
-    copied = score(extract_features.take("train", DRAWN)[1])["fd_effnet_lite1"]
+def test_copies_of_train_images_are_nearer_to_train_than_to_val(folder, score):
+    copied = score(build_reference.take("train", DRAWN)[1])[LITE1]
     assert copied["train"] < 0.9 * copied["val"]
 
 
-def test_reconstructions_are_nearer_to_reconstructions_than_to_images(folder, score, monkeypatch):
-    monkeypatch.chdir(folder)
-    ids, _ = extract_features.take("train", DRAWN)
-    made = extract_features.reconstruct("train", ids, 4, torch.device("cpu"))
-    scored = score(made)["fd_effnet_lite1"]
+def test_what_the_audit_names_copies_does_not_count(score):
+    copies, bad = build_reference.take("train", DRAWN)[1], pictures(1, 5).repeat(DRAWN // 2, 0)
+    mixed = np.concatenate([copies[: DRAWN // 2], bad])
+    honest, named = score(mixed)[LITE1], score(mixed, copies=DRAWN // 2)[LITE1]
+    assert named["val"] == honest["val"]
+    assert named["uncopied"] > 1.5 * honest["uncopied"]
+
+
+def test_a_row_that_is_accused_as_a_whole_is_not_ranked(score):
+    scored = score(pictures(DRAWN, 5), vouched=False)
+    assert "uncopied" not in scored[LITE1]
+    assert "above_floor" in scored[LITE1]
+
+
+def test_reconstructions_are_nearer_to_reconstructions_than_to_images(folder, score):
+    ids, _ = build_reference.take("train", DRAWN)
+    scored = score(reconstruct("train", ids))[LITE1]
     assert scored["reconstructed"] < 0.5 * scored["val"]
-    of = files.read_json(folder / "metrics/reference.json")["fd_effnet_lite1"]
+    of = reference(folder)[LITE1]
     assert of["perfect_reconstructed"] == pytest.approx(scored["reconstructed"], rel=0.3)
 
 
@@ -152,21 +236,39 @@ def test_every_number_is_finite_and_none_is_called_fid(score):
     assert '"images": 20' in text
 
 
+def test_equal_pictures_have_equal_files_of_features(score):
+    path = Path("data/features/row.parquet")
+    score(pictures(DRAWN, 5))
+    first = path.read_bytes()
+    score(pictures(DRAWN, 6))
+    assert path.read_bytes() != first
+    score(pictures(DRAWN, 5))
+    assert path.read_bytes() == first
+
+
 def test_samples_of_another_size_are_refused(folder, monkeypatch):
     monkeypatch.chdir(folder)
     table = pa.table({"image": files.bytes_column(pictures(3, 0))})
     path = Path("data/samples/other/samples.parquet")
     files.write_table(path, table.replace_schema_metadata({"size": str(SIZE * 2)}))
     with pytest.raises(InputError, match="another preset"):
-        compute_fid.main("other")
+        extract_features.main("other")
 
 
-def test_features_of_another_judge_are_named(folder, score, monkeypatch, tmp_path):
-    path = folder / "data/features/val.parquet"
+def test_an_audit_of_other_images_is_refused_with_the_command_that_makes_another(score):
+    score(pictures(DRAWN, 5))
+    write_audit(pictures(DRAWN, 6), [False] * DRAWN)
+    with pytest.raises(InputError, match=r"audit/row\.parquet: .*`dvc repro audit_samples@row`"):
+        compute_fid.main("row")
+
+
+def test_a_reference_by_another_judge_is_named(folder, score):
+    path = folder / "data/reference/val.parquet"
     kept = files.read_table(path)
-    files.write_table(path, kept.drop_columns("efficientnet_lite2"))
+    about = kept.schema.metadata | {b"judges": b'{"efficientnet_lite1": "of another size"}'}
+    files.write_table(path, kept.replace_schema_metadata(about))
     try:
-        with pytest.raises(InputError, match=r"val\.parquet"):
+        with pytest.raises(InputError, match=r"val\.parquet: .*of another size"):
             score(pictures(DRAWN, 5))
     finally:
         files.write_table(path, kept)

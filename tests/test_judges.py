@@ -70,6 +70,31 @@ def test_pictures_read_from_parquet_are_taken_although_they_cannot_be_written_to
     assert len(panel["efficientnet_lite2"](locked)) == 7
 
 
+def test_the_key_is_the_same_for_the_same_network_at_any_batch_size(panel):
+    again = judges.open(settings(batch=1))
+    assert [see.key for see in again.values()] == [see.key for see in panel.values()]
+
+
+def test_the_key_tells_networks_and_resizes_apart(panel):
+    larger = judges.open(settings(size=96))
+    keys = {see.key for see in (*panel.values(), *larger.values())}
+    assert len(keys) == 4
+
+
+def test_the_key_tells_weights_apart_that_differ_in_one_bit(panel):
+    changed = judges.open(settings())["efficientnet_lite1"].net
+    key = panel["efficientnet_lite1"].key
+    assert key == f"{changed.resize} {judges._weights(changed)}"
+    bias = next(p for p in changed.parameters() if p.dim() == 1).data
+    bias[0] = torch.nextafter(bias[0], torch.tensor(9.0))
+    assert key != f"{changed.resize} {judges._weights(changed)}"
+
+
+def test_the_key_holds_the_version_of_what_computes(panel):
+    for see in panel.values():
+        assert see.key.endswith(f"torch {torch.__version__.partition('+')[0]}")
+
+
 def test_an_inception_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"judge\.inception is '.*none\.pth': no such file"):
         judges.open(settings(inception=str(tmp_path / "none.pth")))

@@ -1,130 +1,42 @@
-"""Distances between sets of images: right where the answer is known, and honest about noise."""
+"""What a set of images scores: right where the answer is known, nothing to be had by copying."""
 
 import numpy as np
 import pytest
-import torch
-import torch_fidelity
 
-from rissole import runtime, scores
+from rissole import frechet, runtime, scores
 from rissole.errors import InputError
+from rissole.scores import Features
+
+LITE1 = "fd_effnet_lite1"
+WIDTH = 80  # above the 64 dimensions of the projection
+BAD = {"shifted": (0.7, 1.0), "blurred": (0.0, 0.4), "collapsed": (0.3, 0.05), "wide": (0.0, 2.0)}
 
 
-def normal(n, seed, mean=0.0, width=6):
-    """Standard normal features (n, width) around `mean`, float32."""
+def features(n, seed, mean=0.0, scale=1.0, width=WIDTH):
+    """Normal features (n, width) with a falling spectrum as that of a network, float32."""
     draw = np.random.default_rng(seed)
-    return (draw.normal(size=(n, width)) + mean).astype(np.float32)
+    spread = 1 / np.sqrt(np.arange(1, width + 1))
+    return ((draw.normal(size=(n, width)) * scale + mean) * spread).astype(np.float32)
 
 
-def test_two_gaussians_are_as_far_apart_as_their_means_squared():
-    mean = np.array([1.0, -2.0, 0.5, 0.0, 0.0, 3.0])
-    distance = scores.frechet(normal(40_000, 0), normal(40_000, 1, mean))
-    assert distance == pytest.approx((mean**2).sum(), rel=0.01)
+def true_images(width=WIDTH, **changes):
+    """Features of 300 train and 200 val images of one law; reconstructions are off by 0.5."""
+    parts = {
+        "train": features(300, 1, width=width),
+        "val": features(200, 2, width=width),
+        "reconstructed": features(200, 2, 0.5, width=width),
+        "apart": np.ones(200, bool),
+    }
+    return Features(**(parts | changes))
 
 
-def test_wider_gaussians_are_as_far_apart_as_the_difference_of_their_deviations_squared():
-    x, y = normal(40_000, 0), 3 * normal(40_000, 1)
-    assert scores.frechet(x, y) == pytest.approx(6 * (3 - 1) ** 2, rel=0.02)
+def score(drawn, copied, true):
+    return scores.score("efficientnet_lite1", drawn, copied, true)
 
 
-def test_a_set_is_at_distance_zero_from_itself():
-    x = normal(300, 0, width=20)
-    assert abs(scores.frechet(x, x)) < 1e-4
-
-
-def test_the_distance_is_the_same_both_ways_and_after_a_rotation():
-    x, y = normal(200, 0), normal(150, 1, 0.7) * [1, 2, 1, 0.5, 1, 1]
-    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(6, 6)))[0]
-    assert scores.frechet(x, y) == pytest.approx(scores.frechet(y, x), rel=1e-6)
-    assert scores.frechet(x, y) == pytest.approx(scores.frechet(x @ turn, y @ turn), rel=1e-6)
-
-
-def test_with_fewer_images_than_features_it_agrees_with_singular_values():
-    x, y = normal(30, 0, width=50), normal(40, 1, 0.2, width=50)
-    centred = [(z - z.mean(0)).astype(np.float64) / np.sqrt(len(z) - 1) for z in (x, y)]
-    spread = sum((z**2).sum() for z in centred)
-    shared = np.linalg.norm(centred[0] @ centred[1].T, "nuc")
-    expected = ((x.mean(0, float) - y.mean(0, float)) ** 2).sum() + spread - 2 * shared
-    assert scores.frechet(x, y) == pytest.approx(expected, rel=1e-4)
-
-
-class Pictures(list, torch.utils.data.Dataset):
-    """Pictures uint8 (3, h, w), as torch-fidelity takes them."""
-
-
-class Pooled(torch_fidelity.FeatureExtractorBase):
-    """Features: the picture shrunk to 2 x 2 pixels."""
-
-    def __init__(self, name, features_list, **_):
-        super().__init__(name, features_list)
-
-    def forward(self, x):
-        return (torch.nn.functional.adaptive_avg_pool2d(x.float(), 2).flatten(1),)
-
-    @staticmethod
-    def get_provided_features_list():
-        return ("12",)
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric):
-        return "12"
-
-    @staticmethod
-    def can_be_compiled():
-        return False
-
-
-def test_both_distances_are_those_of_torch_fidelity_run_from_end_to_end():
-    torch_fidelity.register_feature_extractor("pooled", Pooled)
-    draw = torch.Generator().manual_seed(0)
-    one = torch.randint(0, 200, (60, 3, 8, 8), dtype=torch.uint8, generator=draw)
-    two = torch.randint(50, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=draw)
-    expected = torch_fidelity.calculate_metrics(
-        input1=Pictures(one),
-        input2=Pictures(two),
-        feature_extractor="pooled",
-        fid=True,
-        kid=True,
-        kid_subset_size=40,
-        kid_subsets=scores.SUBSETS,
-        rng_seed=0,
-        cuda=False,
-        save_cpu_ram=True,
-        cache=False,
-        verbose=False,
-    )
-    extractor = Pooled("pooled", ["12"])
-    x, y = (extractor(z)[0].numpy() for z in (one, two))
-    assert scores.frechet(x, y) == pytest.approx(expected["frechet_inception_distance"], rel=1e-3)
-    assert scores.kernel(x, y) == pytest.approx(
-        expected["kernel_inception_distance_mean"], rel=1e-3
-    )
-
-
-def test_a_collapsed_set_scores_worse_than_an_honest_one():
-    true, honest = normal(400, 0), normal(200, 1)
-    collapsed = np.repeat(normal(4, 2), 50, axis=0)
-    constant = np.zeros((200, 6), np.float32)
-    assert scores.frechet(honest, true) < scores.frechet(collapsed, true)
-    assert scores.frechet(honest, true) < scores.frechet(constant, true)
-    assert scores.kernel(honest, true) < scores.kernel(collapsed, true)
-
-
-def test_fewer_images_of_the_same_law_raise_the_frechet_but_not_the_kernel_distance():
-    true = normal(1000, 0, width=40)
-    few, many = normal(100, 1, width=40), normal(1000, 2, width=40)
-    assert scores.frechet(few, true) > 3 * scores.frechet(many, true)
-    assert abs(scores.kernel(few, true)) < 0.05 * scores.kernel(few + 1, true)
-
-
-def test_the_kernel_distance_of_the_same_law_is_not_clipped_at_zero():
-    signs = {scores.kernel(normal(50, s), normal(50, s + 100)) > 0 for s in range(10)}
-    assert signs == {True, False}
-
-
-@pytest.mark.parametrize("distance", [scores.frechet, scores.kernel])
-def test_a_single_image_is_refused(distance):
-    with pytest.raises(InputError, match="two on each side"):
-        distance(normal(1, 0), normal(5, 1))
+def named(n, of):
+    """The first `n` of `of` images are named copies."""
+    return np.arange(of) < n
 
 
 def test_evenly_spread_rows_are_distinct_in_order_and_reach_over_the_whole():
@@ -134,52 +46,155 @@ def test_evenly_spread_rows_are_distinct_in_order_and_reach_over_the_whole():
     assert runtime.evenly(0, 8).tolist() == []
 
 
-def sets(judge):
-    """Features of every set of images that `scores.reference` compares, under one judge."""
-    shifted = {"val": 0, "train": 0, "reconstructed": 1, "perfect": 1}
-    n = {"val": 120, "train": 120, "reconstructed": 120, "perfect": 50}
-    return {
-        name: {judge: normal(n[name], seed, mean)}
-        for seed, (name, mean) in enumerate(shifted.items())
-    }
+def test_a_set_of_the_law_of_true_images_is_at_its_floor():
+    true = true_images()
+    found = [score(features(100, seed), named(0, 100), true)[LITE1] for seed in range(3, 8)]
+    floor = found[0]["floor"]
+    assert floor > 0.3
+    assert abs(np.mean([of["above_floor"] for of in found])) < 0.1 * floor
+    assert abs(np.mean([of["pca64"] for of in found])) < 0.1 * floor
 
 
-def test_the_floor_is_taken_at_the_number_of_drawn_images():
-    seen = sets("efficientnet_lite1")
-    reference = scores.reference(seen)
-    train, val = (seen[name]["efficientnet_lite1"] for name in ("train", "val"))
-    expected = scores.frechet(train[runtime.evenly(120, 50)], val)
-    assert reference["fd_effnet_lite1"]["floor"] == pytest.approx(expected, rel=1e-4)
-    assert reference["images"] == {"drawn": 50, "train": 120, "val": 120}
+def test_the_floor_is_that_of_as_many_train_images_and_taken_off():
+    true, drawn = true_images(), features(100, 3, 0.4)
+    found = score(drawn, named(0, 100), true)[LITE1]
+    floor = frechet.frechet(true.train[runtime.evenly(300, 100)], true.val)
+    assert found["floor"] == pytest.approx(floor, rel=1e-5)
+    expected = frechet.frechet(drawn, true.val) - floor
+    assert found["above_floor"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_each_distance_is_that_to_the_set_it_is_named_for():
+    true, drawn = true_images(train=features(300, 1, -0.5)), features(100, 3, 0.5)
+    found = score(drawn, named(0, 100), true)[LITE1]
+    for name in ("val", "train", "reconstructed"):
+        expected = frechet.frechet(drawn, getattr(true, name))
+        assert found[name] == pytest.approx(expected, rel=1e-5)
+    assert found["reconstructed"] < found["val"] < found["train"]
+
+
+def test_with_fewer_features_than_dimensions_nothing_is_projected():
+    found = score(features(60, 3, width=20), named(0, 60), true_images(width=20))[LITE1]
+    assert "pca64" not in found
+    assert "uncopied" in found
+
+
+def test_where_no_image_is_named_all_count():
+    found = score(features(100, 3, 0.4), named(0, 100), true_images())
+    assert found[LITE1]["uncopied"] == found[LITE1]["above_floor"]
+    of = found["effnet_lite1"]
+    assert [of["uncopied_precision"], of["uncopied_recall"]] == [of["precision"], of["recall"]]
+
+
+def test_a_set_that_is_half_copies_and_half_bad_scores_as_its_bad_half():
+    true, bad = true_images(), features(60, 3, 1.5)
+    drawn = np.concatenate([true.train[:60], bad])
+    found = score(drawn, named(60, 120), true)
+    expected = frechet.frechet(bad, true.val) - found[LITE1]["floor"]
+    assert found[LITE1]["uncopied"] == pytest.approx(expected, rel=1e-4)
+    assert found[LITE1]["uncopied"] > 2 * found[LITE1]["above_floor"]
+    assert found["effnet_lite1"]["uncopied_precision"] < 0.2 < found["effnet_lite1"]["precision"]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_copies_in_the_place_of_bad_images_improve_the_distance_but_not_what_rows_are_ranked_by(
+    bad,
+):
+    true, honest = true_images(), features(120, 3, *BAD[bad])
+    found = []
+    for copies in (0, 24, 60):
+        drawn = np.concatenate([true.train[:copies], honest[copies:]])
+        found.append(score(drawn, named(copies, 120), true)[LITE1])
+    val, uncopied = ([of[name] for of in found] for name in ("val", "uncopied"))
+    assert val[2] < val[1] - 0.1 < val[0] - 0.2
+    assert min(uncopied[1:]) > 0.97 * uncopied[0]
+
+
+@pytest.mark.parametrize("copies", [30, 60, 240])
+def test_copies_beside_bad_images_do_not_improve_what_rows_are_ranked_by_either(copies):
+    true, honest = true_images(), features(60, 3, 0.8)
+    alone = score(honest, named(0, 60), true)[LITE1]
+    drawn = np.concatenate([true.train[:copies], honest])
+    beside = score(drawn, named(copies, copies + 60), true)[LITE1]
+    assert beside["val"] < 0.8 * alone["val"]
+    assert beside["uncopied"] >= alone["uncopied"]
+
+
+@pytest.mark.parametrize("copied", [None, named(81, 100)], ids=["accused", "nearly all copies"])
+def test_what_cannot_be_vouched_for_has_no_score_to_be_ranked_by(copied):
+    found = score(features(100, 3), copied, true_images())
+    assert "uncopied" not in found[LITE1]
+    assert not [name for name in found["effnet_lite1"] if name.startswith("uncopied")]
+    assert found[LITE1].keys() >= {"val", "above_floor", "infinity"}
+
+
+def test_a_fifth_of_the_images_is_enough_to_be_ranked_by():
+    found = score(features(100, 3), named(80, 100), true_images())
+    assert "uncopied" in found[LITE1]
+
+
+def test_precision_and_recall_of_the_uncopied_ask_only_val_images_apart_from_train():
+    apart = np.arange(200) < 100
+    val = np.concatenate([features(100, 2), features(100, 4, 30)])
+    found = score(features(90, 3), named(0, 90), true_images(val=val, apart=apart))["effnet_lite1"]
+    assert found["recall"] < 0.5 < found["uncopied_recall"]
+
+
+def test_some_val_images_keep_their_reconstructions_and_what_is_apart():
+    apart = np.arange(200) % 3 == 0
+    some = true_images(apart=apart).some(np.array([4, 9, 150]))
+    whole = true_images()
+    assert np.array_equal(some.val, whole.val[[4, 9, 150]])
+    assert np.array_equal(some.reconstructed, whole.reconstructed[[4, 9, 150]])
+    assert some.apart.tolist() == [False, True, True]
+    assert np.array_equal(some.train, whole.train)
+
+
+def test_the_floor_of_the_reference_is_taken_at_the_number_of_drawn_images():
+    true = true_images()
+    of = scores.reference("efficientnet_lite1", true, features(50, 5, 0.5))[LITE1]
+    expected = frechet.frechet(true.train[runtime.evenly(300, 50)], true.val)
+    assert of["floor"] == pytest.approx(expected, rel=1e-5)
+    assert of["floor_by_formula"] == pytest.approx(frechet.floor(true.val, 50), rel=1e-5)
 
 
 def test_true_latents_score_what_the_first_stage_loses_and_no_more():
-    of = scores.reference(sets("efficientnet_lite2"))["fd_effnet_lite2"]
-    assert of["floor"] < 2 < of["reconstructed"]
+    perfect = features(100, 5, 0.5)
+    of = scores.reference("efficientnet_lite2", true_images(), perfect)["fd_effnet_lite2"]
+    assert of["floor"] < of["reconstructed"]
     assert of["perfect"] == pytest.approx(of["reconstructed"] + of["floor"], rel=0.2)
-    assert of["perfect_reconstructed"] < 2
+    assert of["perfect_reconstructed"] == pytest.approx(of["floor"], rel=0.2)
 
 
-def test_a_judge_that_sees_no_difference_between_images_is_refused():
-    seen = sets("efficientnet_lite2")
-    blind = {name: {"efficientnet_lite2": 0 * x["efficientnet_lite2"]} for name, x in seen.items()}
-    with pytest.raises(InputError, match="judge.size"):
-        scores.reference(blind)
+@pytest.mark.parametrize("value", [0, 0.3])
+def test_a_judge_that_sees_no_difference_between_images_is_refused(value):
+    true = true_images(val=np.full((200, WIDTH), value, np.float32))
+    with pytest.raises(InputError, match="judge.size: at that size efficientnet_lite1 sees no"):
+        scores.reference("efficientnet_lite1", true, features(50, 5))
 
 
 @pytest.mark.parametrize("judge", ["efficientnet_lite1", "efficientnet_lite2"])
 def test_without_inception_nothing_is_called_fid_or_kid(judge):
-    true = {name: normal(30, 0) for name in scores.REFERENCES}
-    keys = str([scores.score(judge, normal(20, 1), true), scores.reference(sets(judge))])
+    true, drawn = true_images(), features(50, 3)
+    keys = str(
+        [scores.score(judge, drawn, named(0, 50), true), scores.reference(judge, true, drawn)]
+    )
     assert "fid" not in keys
     assert "kid" not in keys
 
 
 def test_with_inception_the_keys_are_fid_and_kid():
-    true = {name: normal(30, 0) for name in scores.REFERENCES}
-    scored = scores.score("inception", normal(20, 1), true)
-    assert set(scored) == {"fid", "kid"}
-    assert set(scored["fid"]) == {"val", "train", "reconstructed"}
+    scored = scores.score("inception", features(50, 3), named(0, 50), true_images())
+    assert set(scored) == {"fid", "kid", "inception"}
+    assert set(scored["kid"]) == {"val", "interval"}
+
+
+def test_the_distance_of_the_first_judge_comes_first():
+    true, drawn = true_images(), features(50, 3)
+    scored = {"images": 50}
+    for judge in ("efficientnet_lite2", "efficientnet_lite1", "inception"):
+        scored |= scores.score(judge, drawn, None, true)
+    assert scores.frechet_keys(scored) == ["fid", LITE1, "fd_effnet_lite2"]
 
 
 def test_psnr_is_that_of_the_error_put_in():

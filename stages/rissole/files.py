@@ -27,6 +27,25 @@ def replacing(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+def measured(kind: str, name: str, suffix: str = "json") -> Path:
+    """Where a measurement stands: metrics/<kind>/, of an ablation metrics/ablations/<kind>/.
+
+    Args:
+        kind: of measurement, such as `fid`.
+        name: of a row, `ablations/` before it if it is one.
+        suffix: of the file.
+    """
+    family, _, row = name.rpartition("/")
+    return Path("metrics", family, kind, f"{row}.{suffix}")
+
+
+def rounded(content):
+    """Nested figures with their floats cut to six digits, as they are written and compared."""
+    if isinstance(content, dict):
+        return {key: rounded(value) for key, value in content.items()}
+    return float(f"{content:.6g}") if isinstance(content, float) else content
+
+
 def write_json(path: Path, content: object) -> None:
     """Write `content` as indented JSON. Raises ValueError on NaN, which is never a result."""
     with replacing(path) as scratch:

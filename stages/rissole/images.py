@@ -206,6 +206,13 @@ def read_split(folder: Path, split: str, pictures: bool = True) -> ImageSet:
     return ImageSet(ids, labels, groups, images)
 
 
+def read_pictures(path: Path) -> np.ndarray:
+    """The column `image` of a Parquet file whose metadata tells the `size`: uint8 (n, h, w, 3)."""
+    table = files.read_table(path, ["image"])
+    size = int(table.schema.metadata[b"size"])
+    return files.bytes_array(table["image"], np.uint8, (size, size, 3))
+
+
 def to_float(images: np.ndarray):
     """Pictures uint8 (b, h, w, 3) as a tensor float32 (b, 3, h, w) in -1..1."""
     import torch

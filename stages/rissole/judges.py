@@ -5,8 +5,8 @@ lite0 is the loss network and so cannot judge. Where a file of Inception weights
 comes first, and its distances alone are FID and KID.
 """
 
-from collections.abc import Callable
-from functools import partial
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from rissole import compat, efficientnet, files, runtime, schema
 from rissole.errors import InputError
 
-Judge = Callable[[np.ndarray], np.ndarray]
-
 INCEPTION = "6726825d"  # how the SHA-256 of weights-inception-2015-12-05-6726825d.pth begins
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -26,33 +24,57 @@ INCEPTION_URL = (
 )
 
 
+@dataclass(frozen=True)
+class Judge:
+    """A frozen network that looks at pictures.
+
+    Attributes:
+        name: of the network.
+        net: gives features float (b, d) of pictures uint8 (b, 3, h, w).
+        batch: pictures looked at together; features do not depend on it.
+        key: tells weights, resize and version apart; only features of one key are comparable.
+    """
+
+    name: str
+    net: nn.Module
+    batch: int
+    key: str
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features float32 (n, d) of pictures uint8 (n, h, w, 3), behind a progress line."""
+        device = next(self.net.parameters()).device
+        starts = range(0, len(images), self.batch)
+        batches = [
+            self.net(torch.tensor(images[start : start + self.batch], device=device).movedim(-1, 1))
+            for start in runtime.progress(starts, self.name, " images", scale=self.batch)
+        ]
+        return torch.cat(batches).float().cpu().numpy()
+
+
 def open(settings: schema.Judge, device: torch.device | str = "cpu") -> dict[str, Judge]:
     """The first and the second judge, by name.
-
-    Each is called with pictures, uint8 (n, h, w, 3), and gives their features, float32 (n, d), in
-    batches behind a progress line; they do not depend on the batch.
 
     Raises:
         InputError: the Inception file is missing or another one.
     """
-    judges = {}
+    nets = {}
     if settings.inception is not None:
-        judges["inception"] = _inception(Path(settings.inception))
+        nets["inception"] = _inception(Path(settings.inception))
     for name in ("efficientnet_lite1", "efficientnet_lite2"):
-        judges.setdefault(name, _efficientnet(name, settings.size))
-    first_two = list(judges.items())[:2]
-    return {name: partial(_features, name, net.to(device), settings) for name, net in first_two}
+        nets.setdefault(name, _EfficientNet(efficientnet.load(name), settings.size))
+    return {
+        name: Judge(name, net.to(device), settings.batch, f"{net.resize} {_weights(net)}")
+        for name, net in list(nets.items())[:2]
+    }
 
 
-@torch.inference_mode()
-def _features(name: str, net: nn.Module, settings: schema.Judge, images: np.ndarray) -> np.ndarray:
-    device = next(net.parameters()).device
-    starts = range(0, len(images), settings.batch)
-    batches = [
-        net(torch.tensor(images[start : start + settings.batch], device=device).movedim(-1, 1))
-        for start in runtime.progress(starts, name, " images", scale=settings.batch)
-    ]
-    return torch.cat(batches).float().cpu().numpy()
+def _weights(net: nn.Module) -> str:
+    """A digest of all weights, and the version of what computes with them."""
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        digest.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
+    return f"{digest.hexdigest()[:16]} torch {torch.__version__.partition('+')[0]}"
 
 
 class _EfficientNet(nn.Module):
@@ -61,6 +83,7 @@ class _EfficientNet(nn.Module):
     def __init__(self, net: nn.Module, size: int):
         super().__init__()
         self.net, self.size = net.to(memory_format=torch.channels_last), size
+        self.resize = f"antialiased-bilinear-{size}"
         for module in net.modules():
             if isinstance(module, nn.ReLU6):
                 module.inplace = True
@@ -69,10 +92,6 @@ class _EfficientNet(nn.Module):
         """Features (b, 1280) of pictures uint8 (b, 3, h, w)."""
         x = F.interpolate(x.float(), (self.size, self.size), mode="bilinear", antialias=True)
         return efficientnet.pooled(self.net, x.contiguous(memory_format=torch.channels_last))
-
-
-def _efficientnet(name: str, size: int) -> nn.Module:
-    return _EfficientNet(efficientnet.load(name), size)
 
 
 def _inception(path: Path) -> nn.Module:
@@ -96,7 +115,7 @@ class _Only(nn.Module):
 
     def __init__(self, extractor: nn.Module):
         super().__init__()
-        self.extractor = extractor
+        self.extractor, self.resize = extractor, "tensorflow-bilinear-299"
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (b, 2048) of pictures uint8 (b, 3, h, w)."""

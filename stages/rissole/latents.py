@@ -48,6 +48,21 @@ class Latents:
         """The raw latents of int64 `rows` (...) as float32 (..., c, h, w)."""
         return F.embedding(self.codes[rows], self.codebook).movedim(-1, -3)
 
+    def look_up(self, table: Tensor) -> Tensor:
+        """All latents, float32 (n, c, h, w), through a `table` of codes."""
+        return F.embedding(self.codes, table).movedim(-1, -3).contiguous()
+
+    def apart_from(self, other: "Latents") -> np.ndarray:
+        """Which images share no group and no codes with any of another split, bool (n)."""
+        groups = {group for group in other.groups if group is not None}
+        known = {codes.tobytes() for codes in other.codes.cpu().numpy()}
+        return np.array(
+            [
+                group not in groups and codes.tobytes() not in known
+                for group, codes in zip(self.groups, self.codes.cpu().numpy(), strict=True)
+            ]
+        )
+
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Where the int64 `ids` (...) stand, as int64 (...).
 

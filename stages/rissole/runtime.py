@@ -46,6 +46,17 @@ def autocast(device) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
+def peak_memory(device) -> int:
+    """The most memory held so far, in MB: by tensors on CUDA, else by the whole process."""
+    import resource
+
+    import torch
+
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+
+
 def progress(items: Iterable, name: str, unit: str, total: int | None = None, scale: float = 1):
     """Iterate over `items` behind one line of progress: share done, rate, time left.
 

@@ -1,15 +1,17 @@
-"""Distances between two sets of images, on the features that a judge gives them.
+"""What a set of drawn images scores under one judge: distances, and what they are read by.
 
 Lower is better. The Frechet distance of two samples of the same law is not zero but grows as they
-shrink, so it is read beside the floor: true images against true images, as many.
+shrink, so it is read above its floor: true train images, as many. And copies score at that floor,
+so rows are ranked by the distance of what no copy test has named.
 """
 
-import numpy as np
-import torch
-from torch import Tensor
+from dataclasses import dataclass
 
-from rissole import compat, runtime
+import numpy as np
+
+from rissole import frechet, manifold, runtime
 from rissole.errors import InputError
+from rissole.kernel import kernel
 
 # What a judge's Frechet and kernel distances are called; only with Inception are they FID and KID.
 KEYS = {
@@ -17,76 +19,36 @@ KEYS = {
     "efficientnet_lite1": ("fd_effnet_lite1", "kd_effnet_lite1"),
     "efficientnet_lite2": ("fd_effnet_lite2", "kd_effnet_lite2"),
 }
-FRECHET = tuple(frechet for frechet, _ in KEYS.values())
-REFERENCES = ("val", "train", "reconstructed")  # sets of images that a row is compared with
-SUBSETS, LARGEST_SUBSET = 20, 1000
+SHORT = {name: name.replace("efficientnet", "effnet") for name in KEYS}
+DIMENSIONS = 64  # of the projection in which a few hundred images are enough
+LEAST_LEFT, LEAST = 0.2, 10  # share and number of images that must be no copies to be scored
 
 
-def frechet(x: np.ndarray, y: np.ndarray) -> float:
-    """Frechet distance of two Gaussians fitted to features (Heusel et al. 2017, equation 6).
+@dataclass(frozen=True)
+class Features:
+    """Features of true images under one judge, float32 (n, d).
 
-    Args:
-        x: features of one set (n, d).
-        y: features of the other (m, d).
-
-    Raises:
-        InputError: a set has fewer than two images, and so no covariance.
+    Attributes:
+        train: as many as a row draws, or as there are of val.
+        val: held-out images.
+        reconstructed: the VQ-GAN's reconstructions of them.
+        apart: which of val share no group with a train image, bool (n).
     """
-    compat.arm()
-    from torch_fidelity.metric_fid import (
-        KEY_METRIC_FID,
-        fid_features_to_statistics,
-        fid_statistics_to_metric,
-    )
 
-    _check(x, y)
-    x, y, outside = _in_the_span_of_the_smaller(
-        *(torch.tensor(z, dtype=torch.double) for z in (x, y))
-    )
-    statistics = [fid_features_to_statistics(z) for z in (x, y)]
-    return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID] + outside
+    train: np.ndarray
+    val: np.ndarray
+    reconstructed: np.ndarray
+    apart: np.ndarray
+
+    def some(self, val: np.ndarray) -> "Features":
+        """With only some rows of val and of its reconstructions."""
+        parts = (of[val] for of in (self.val, self.reconstructed, self.apart))
+        return Features(self.train, *parts)
 
 
-def _in_the_span_of_the_smaller(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The features with as many coordinates as the smaller set has images, if that is fewer.
-
-    Across its own span the smaller set has no spread, and there the distance is that of the means
-    plus the variance of the other, exactly. What is left is a small eigenvalue problem: 500 images
-    are compared 5x as fast.
-
-    Returns:
-        The smaller set (n, r), the other (m, r), and the distance outside of these coordinates.
-    """
-    x, y = sorted((x, y), key=len)
-    if len(x) >= x.shape[1]:
-        return x, y, 0.0
-    x, y = x - x.mean(0), y - x.mean(0)
-    axes = torch.linalg.qr(x.T).Q
-    outside = y - y @ axes @ axes.T
-    return x @ axes, y @ axes, (outside.mean(0).square() + outside.var(0)).sum().item()
-
-
-def kernel(x: np.ndarray, y: np.ndarray) -> float:
-    """Kernel distance: unbiased squared discrepancy under a cubic kernel (Binkowski et al. 2018).
-
-    Its floor is zero at any number of images, below which it falls as often as not. The mean over
-    20 random subsets of at most 1,000 images, the same ones every time.
-
-    Args:
-        x: features of one set (n, d).
-        y: features of the other (m, d).
-    """
-    compat.arm()
-    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
-
-    _check(x, y)
-    return kid_features_to_metric(
-        *(torch.tensor(z, dtype=torch.double) for z in (x, y)),
-        kid_subsets=SUBSETS,
-        kid_subset_size=min(len(x), len(y), LARGEST_SUBSET),
-        rng_seed=0,
-        verbose=False,
-    )[KEY_METRIC_KID_MEAN]
+def frechet_keys(numbers: dict) -> list[str]:
+    """The keys of the judges' Frechet distances in `numbers`, that of the first judge first."""
+    return [key for key, _ in KEYS.values() if key in numbers]
 
 
 def psnr(true: np.ndarray, made: np.ndarray) -> float:
@@ -98,73 +60,110 @@ def psnr(true: np.ndarray, made: np.ndarray) -> float:
     return _rounded(-10 * np.log10(np.maximum(np.array(error) / 255**2, 1e-9)).mean())
 
 
-def score(judge: str, drawn: np.ndarray, true: dict[str, np.ndarray]) -> dict:
-    """The distances of one set of drawn images from the REFERENCES under one judge.
+def score(judge: str, drawn: np.ndarray, copied: np.ndarray | None, true: Features) -> dict:
+    """The scores of one set of drawn images under one judge.
 
     Args:
         judge: name of the judge.
         drawn: features of the drawn images (n, d).
-        true: features (m, d) of each reference.
+        copied: which of them a copy test names, bool (n); None where a test accuses the set as a
+            whole, and no image can be vouched for.
+        true: features of true images.
 
     Returns:
-        The Frechet distances from each reference and the kernel distance from val, by KEYS.
+        Under the judge's Frechet key: the distance from `val`, `train` and `reconstructed`; the
+        measured `floor` of that from val, and how far it is `above_floor`; extrapolated to
+        `infinity`; in 64 dimensions, above its floor there (`pca64`); and `uncopied`: from val, of
+        the images that no copy test names, above the floor of all the drawn (that of fewer is
+        higher, and would reward copies), missing where these are fewer than a fifth or the set is
+        accused. Under its kernel key: the distance from `val` and the half-width of its `interval`.
+        Under its short name: precision, recall, density and coverage, and precision and recall of
+        the uncopied against val images `apart`.
     """
     frechet_key, kernel_key = KEYS[judge]
+    n, low = len(drawn), _projection(true)
+    floor, distance = _floor(true, n), frechet.frechet(drawn, true.val)
+    kept = np.zeros(n, bool) if copied is None else ~copied
+    distances = {
+        "val": distance,
+        "train": frechet.frechet(drawn, true.train),
+        "reconstructed": frechet.frechet(drawn, true.reconstructed),
+        "floor": floor,
+        "above_floor": distance - floor,
+        "infinity": frechet.at_infinity(drawn, true.val),
+    }
+    if low is not None:
+        distances["pca64"] = frechet.frechet(low(drawn), low(true.val)) - frechet.frechet(
+            low(_as_many(true, n)), low(true.val)
+        )
+    found = manifold.precision_recall(drawn, true.val) | manifold.density_coverage(drawn, true.val)
+    if kept.mean() >= LEAST_LEFT and min(kept.sum(), true.apart.sum()) >= LEAST:
+        distances["uncopied"] = frechet.frechet(drawn[kept], true.val) - floor
+        uncopied = manifold.precision_recall(drawn[kept], true.val[true.apart])
+        found |= {f"uncopied_{name}": value for name, value in uncopied.items()}
+    mean, interval = kernel(drawn, true.val)
     return {
-        frechet_key: {name: _rounded(frechet(drawn, x)) for name, x in true.items()},
-        kernel_key: {"val": _rounded(kernel(drawn, true["val"]))},
+        frechet_key: {name: _rounded(value) for name, value in distances.items()},
+        kernel_key: {"val": _rounded(mean), "interval": _rounded(interval)},
+        SHORT[judge]: {name: round(value, 4) for name, value in found.items()},
     }
 
 
-def reference(seen: dict[str, dict[str, np.ndarray]]) -> dict:
-    """The distances that belong to no row.
-
-    `floor` is that of true train images, as many as a row draws, from val: no honest row is
-    expected below it. `reconstructed` is that of the first stage's reconstructions of val from
-    val. `perfect` is that of the reconstructions of train images, as many as a row draws, from
-    val, and `perfect_reconstructed` from the reconstructions of val: what a row scores whose
-    latents are those of true images.
+def reference(judge: str, true: Features, perfect: np.ndarray) -> dict:
+    """The distances under one judge that belong to no row.
 
     Args:
-        seen: features (n, d) by set of images (the REFERENCES, and `perfect`) and judge.
+        judge: name of the judge.
+        true: features of true images.
+        perfect: those of the reconstructions of train images, as many as a row draws (n, d).
 
     Returns:
-        The distances by KEYS, and the numbers of images.
+        Under the judge's Frechet key: the `floor`, that is of n true train images from val, and
+        `floor_by_formula`; the distance of the `reconstructed` val images from val; and that of
+        the `perfect` from val and, `perfect_reconstructed`, from the reconstructions of val: what
+        a row scores whose latents are those of true images. Under its kernel key: the floor. Under
+        its short name: precision, recall, density and coverage of the perfect.
 
     Raises:
-        InputError: a judge sees no difference between any two val images.
+        InputError: the judge sees no difference between any two val images.
     """
-    numbers = {}
-    drawn = len(next(iter(seen["perfect"].values())))
-    for judge, (frechet_key, kernel_key) in KEYS.items():
-        if judge not in seen["val"]:
-            continue
-        sets = {name: features[judge] for name, features in seen.items()}
-        if not np.ptp(sets["val"], axis=0).any():
-            raise InputError(
-                f"params.yaml: judge.size: at that size {judge} sees no difference between any two"
-                " val images, and all rows would score 0; raise it"
-            )
-        val, reconstructed, perfect = sets["val"], sets["reconstructed"], sets["perfect"]
-        train = sets["train"][runtime.evenly(len(sets["train"]), drawn)]
-        numbers[frechet_key] = {
-            "floor": _rounded(frechet(train, val)),
-            "reconstructed": _rounded(frechet(reconstructed, val)),
-            "perfect": _rounded(frechet(perfect, val)),
-            "perfect_reconstructed": _rounded(frechet(perfect, reconstructed)),
-        }
-        numbers[kernel_key] = {"floor": _rounded(kernel(train, val))}
-    counts = {name: len(next(iter(seen[name].values()))) for name in ("train", "val")}
-    return numbers | {"images": {"drawn": drawn} | counts}
+    if not np.ptp(true.val, axis=0).any():
+        raise InputError(
+            f"params.yaml: judge.size: at that size {judge} sees no difference between any two"
+            " val images, and all rows would score 0; raise it"
+        )
+    frechet_key, kernel_key = KEYS[judge]
+    n = len(perfect)
+    distances = {
+        "floor": _floor(true, n),
+        "floor_by_formula": frechet.floor(true.val, n),
+        "reconstructed": frechet.frechet(true.reconstructed, true.val),
+        "perfect": frechet.frechet(perfect, true.val),
+        "perfect_reconstructed": frechet.frechet(perfect, true.reconstructed),
+    }
+    found = manifold.precision_recall(perfect, true.val)
+    found |= manifold.density_coverage(perfect, true.val)
+    return {
+        frechet_key: {name: _rounded(value) for name, value in distances.items()},
+        kernel_key: {"floor": _rounded(kernel(_as_many(true, n), true.val)[0])},
+        SHORT[judge]: {name: round(value, 4) for name, value in found.items()},
+    }
+
+
+def _as_many(true: Features, n: int) -> np.ndarray:
+    return true.train[runtime.evenly(len(true.train), n)]
+
+
+def _floor(true: Features, n: int) -> float:
+    return frechet.frechet(_as_many(true, n), true.val)
+
+
+def _projection(true: Features) -> frechet.Projection | None:
+    """None where there are too few train images for so many axes."""
+    if min(len(true.train) - 1, true.train.shape[1]) < DIMENSIONS:
+        return None
+    return frechet.fit_projection(true.train, DIMENSIONS)
 
 
 def _rounded(distance: float) -> float:
     return float(f"{distance:.6g}")
-
-
-def _check(x: np.ndarray, y: np.ndarray) -> None:
-    if min(len(x), len(y)) < 2:
-        raise InputError(
-            f"a distance of {len(x)} images to {len(y)} is not defined: two on each side are the"
-            " least; raise `sample.images` or `data.images`"
-        )

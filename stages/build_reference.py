@@ -1,0 +1,122 @@
+"""Everything about the true images that rows are read by, taken once for all rows.
+
+Reads the split, the latents and the VQ-GAN. Writes to data/reference what each judge sees in val
+images, in train images and in the VQ-GAN's reconstructions of those val images, these
+reconstructions, and the detectors of collages; the distances that belong to no row to
+metrics/reference.json; and how well the VQ-GAN reconstructs val images to metrics/vqgan.json.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from rissole import (
+    coherence,
+    config,
+    features,
+    files,
+    images,
+    judges,
+    latents,
+    runtime,
+    scores,
+    vqgan,
+)
+
+SPLIT, LATENTS, VQGAN = Path("data/split"), Path("data/latents"), Path("data/vqgan")
+REFERENCE, METRICS = Path("data/reference"), Path("metrics")
+MOST = 10_000  # val images: the number of the released evaluation
+
+
+def main() -> None:
+    """Extract the features and compare the true images among themselves."""
+    settings = config.read()
+    device = runtime.set_up(settings.threads)
+    look = judges.open(settings.judge, device)
+    drawn = settings.sample.images
+
+    encoded = {split: latents.read(LATENTS, split) for split in ("train", "val")}
+    val, val_images = take("val", MOST)
+    train, train_images = take("train", max(drawn, len(val)))
+    perfect = train[runtime.evenly(len(train), drawn)]
+    model = vqgan.load(VQGAN / "vqgan.safetensors").to(device)
+    reconstructed, perfect_images = (
+        reconstruct(model, encoded[split], ids, settings.judge.batch, device)
+        for split, ids in (("val", val), ("train", perfect))
+    )
+    apart = encoded["val"].apart_from(encoded["train"])[encoded["val"].rows(val)]
+
+    def show(name: str, ids: np.ndarray, pictures: np.ndarray, **columns) -> dict:
+        columns = {"id": pa.array(ids)} | columns
+        return features.write(REFERENCE / f"{name}.parquet", pictures, look, columns)
+
+    seen = {
+        "train": show("train", train, train_images),
+        "val": show("val", val, val_images, apart=pa.array(apart)),
+        "reconstructed": show("reconstructed", val, reconstructed),
+    }
+    numbers = {}
+    for judge, see in look.items():
+        true = scores.Features(**{name: of[judge] for name, of in seen.items()}, apart=apart)
+        numbers |= scores.reference(judge, true, see(perfect_images))
+    pictures = pa.table(
+        {"id": pa.array(val), "image": files.bytes_column(reconstructed)},
+        metadata={"size": str(reconstructed.shape[1])},
+    )
+    files.write_table(REFERENCE / "reconstructions.parquet", pictures)
+
+    table = encoded["train"].table(normalise=True)
+    z = {split: of.look_up(table) for split, of in encoded.items()}
+    trained = [
+        coherence.train_detector(half.to(device), settings.blocks, settings.seed + number)
+        for number, half in enumerate((z["train"][::2], z["train"][1::2]))
+    ]
+    coherence.save(REFERENCE / "collages.safetensors", trained)
+    numbers["coherence"] = coherence.reference(trained, z["val"], settings.blocks, settings.seed)
+    numbers["images"] = {"drawn": drawn, "train": len(train), "val": len(val)}
+    numbers["images"]["val_apart"] = int(apart.sum())
+    files.write_json(METRICS / "reference.json", numbers)
+    files.write_json(
+        METRICS / "vqgan.json",
+        {
+            "psnr": scores.psnr(val_images, reconstructed),
+            **{
+                f"{key}_reconstructed": numbers[key]["reconstructed"]
+                for key in scores.frechet_keys(numbers)
+            },
+            **encoded["val"].usage(),
+            "parameters": vqgan.count_parameters(model)["all"],
+        },
+    )
+    print(
+        f"build_reference: {len(val):,} val images, their reconstructions and {len(train):,} train"
+        f" images, seen by {' and '.join(look)} -> {REFERENCE}, {METRICS}/reference.json"
+    )
+
+
+def take(split: str, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and pictures of at most `most` images, evenly spread over a split."""
+    n = len(images.read_split(SPLIT, split, pictures=False).ids)
+    rows, start, ids, pictures = runtime.evenly(n, most), 0, [], []
+    for part in images.read_shards(SPLIT, split):
+        here = rows[(rows >= start) & (rows < start + len(part.ids))] - start
+        ids.append(part.ids[here])
+        pictures.append(part.images[here])
+        start += len(part.ids)
+    return np.concatenate(ids), np.concatenate(pictures)
+
+
+@torch.inference_mode()
+def reconstruct(
+    model: vqgan.VQGAN, encoded: latents.Latents, ids: np.ndarray, batch: int, device: torch.device
+) -> np.ndarray:
+    """The images that the VQ-GAN makes of the codes of images, uint8 (n, h, w, 3)."""
+    encoded = encoded.to(device)
+    rows = torch.from_numpy(encoded.rows(ids)).to(device)
+    return np.concatenate([images.to_uint8(model.decode(encoded.z(r))) for r in rows.split(batch)])
+
+
+if __name__ == "__main__":
+    runtime.run(main)
