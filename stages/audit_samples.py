@@ -1,0 +1,138 @@
+"""Look for copies and seams in the samples of one row, and show where they come from.
+
+Reads the samples, the latents, the row's neighbour table and denoiser, and the reference. Writes
+every test with its null to metrics/audit/<row>.json; of each image the nearest train image and the
+nearest train block at each position, and whether it is a copy, to data/audit/<row>.parquet; and a
+picture of the first images beside all that to metrics/provenance/<row>.png. Fails if images are
+their own queries more often than chance, unless the row `may_copy`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from rissole import (
+    audit,
+    blocks,
+    coherence,
+    config,
+    denoiser,
+    features,
+    files,
+    images,
+    latents,
+    runtime,
+    sensitivity,
+)
+from rissole.conditioning import read_neighbours
+from rissole.copies import Drawn
+from rissole.errors import InputError
+
+LATENTS, REFERENCE = Path("data/latents"), Path("data/reference")
+SHOWN, SHOWN_NEIGHBOURS = 8, 4  # images, and neighbours of each, in the picture
+
+
+def main(row: str) -> None:
+    """Audit one row."""
+    settings = config.read()
+    of, device = settings.row(row), runtime.set_up(settings.threads)
+    train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
+    network = denoiser.load(Path(f"data/ldm/{of.variant}/best.safetensors")).to(device)
+    context = Path("data") / of.context if network.row.neighbours != "none" else None
+    table = files.read_table(Path(f"data/samples/{row}/samples.parquet"))
+    pictures = images.read_pictures(Path(f"data/samples/{row}/samples.parquet"))
+    drawn = read_drawn(table, train)
+
+    held_out = files.read_table(REFERENCE / "reconstructions.parquet", ["id"])["id"].to_numpy()
+    grid = network.row.blocks if network.row.blocks > 1 else settings.blocks
+    real = audit.real_images(train, val, val.rows(held_out), context, grid)
+    numbers, traces = audit.trace(drawn, real)
+    numbers["coherence"] = coherence.measure(
+        drawn.z,
+        pictures,
+        real.val.z,
+        images.read_pictures(REFERENCE / "reconstructions.parquet"),
+        coherence.load(REFERENCE / "collages.safetensors"),
+        grid,
+    )
+    if context is not None:
+        _, neighbours = read_neighbours(context / "queries.parquet", train)
+        numbers["sensitivity"] = sensitivity.measure(
+            network, train.to(device), neighbours[: len(drawn)].to(device)
+        )
+    numbers |= {"images": len(drawn), "held_out": len(real.val)}
+
+    files.write_json(files.measured("audit", row), files.rounded(numbers))
+    whole, by_block = traces.whole, traces.by_block
+    columns = {
+        "copied": pa.array(traces.copied.numpy()),
+        "vouched": pa.array([not numbers["accused"]] * len(drawn)),
+        "nearest": pa.array(train.ids[whole.rows[:, 0].numpy()]),
+        "distance": pa.array(whole.distances[:, 0].numpy()),
+        "nearest_by_block": files.lists_column(
+            train.ids[torch.stack([found.rows[:, 0] for found in by_block], 1).numpy()]
+        ),
+        "distance_by_block": files.lists_column(
+            torch.stack([found.distances[:, 0] for found in by_block], 1).numpy()
+        ),
+    }
+    path = Path(f"data/audit/{row}.parquet")
+    about = {"images": features.digest(pictures)}
+    files.write_table(path, pa.table(columns, metadata=about))
+    shown = show(table, columns, pictures, grid)
+    images.write_grid(files.measured("provenance", row, "png"), shown, columns=len(shown) // SHOWN)
+    if "own_query" in numbers["accused"] and not of.may_copy:
+        own = numbers["own_query"]
+        raise InputError(
+            f"{files.measured('audit', row)}: {own['rate']:.1%} of the images of {row} are nearest"
+            f" to their own query image, of held-out images {own['null']:.1%}: the query leaks into"
+            f" the neighbours; mend retrievals ('exclude'), or declare 'may_copy: true' in the row"
+        )
+    copied = numbers["copied"]
+    accused = f", accused of {' and '.join(numbers['accused'])}" if numbers["accused"] else ""
+    print(
+        f"audit_samples {row}: {copied['rate']:.1%} copies (held-out images:"
+        f" {copied['null']:.1%}){accused} -> {files.measured('audit', row)}"
+    )
+
+
+def read_drawn(table: pa.Table, train: latents.Latents) -> Drawn:
+    """The samples as latents and codes, with rows of queries and neighbours where there are any."""
+    side = train.codes.shape[1:]
+    codes = torch.from_numpy(files.bytes_array(table["codes"], np.uint16, side).astype(np.int32))
+    z = torch.nn.functional.embedding(codes, train.table(normalise=True)).movedim(-1, 1)
+    if table["query"].null_count:
+        return Drawn(z.contiguous(), codes)
+    query = train.rows(table["query"].to_numpy())
+    neighbours = train.rows(files.lists_array(table["neighbours"]))
+    return Drawn(z.contiguous(), codes, torch.from_numpy(neighbours), torch.from_numpy(query))
+
+
+def show(table: pa.Table, columns: dict, pictures: np.ndarray, grid: int) -> np.ndarray:
+    """A line per image: itself | query | neighbours | nearest | mosaic of the nearest blocks."""
+    lines = []
+    for number in range(min(SHOWN, len(pictures))):
+        told = [table["query"][number].as_py(), *(table["neighbours"][number].as_py() or [])]
+        ids = [columns["nearest"][number].as_py(), *columns["nearest_by_block"][number].as_py()]
+        told = [] if told[0] is None else told[: 1 + SHOWN_NEIGHBOURS]
+        lines.append((told, ids))
+    wanted = np.unique([number for line in lines for part in line for number in part])
+    true = {}
+    for part in images.read_shards(Path("data/split"), "train"):
+        here = np.flatnonzero(np.isin(part.ids, wanted))
+        true |= {int(part.ids[place]): part.images[place] for place in here}
+    shown = []
+    for picture, (told, (nearest, *by_block)) in zip(pictures, lines, strict=False):
+        cut = [
+            blocks.cut(torch.from_numpy(true[number]).movedim(-1, 0), grid)[position]
+            for position, number in enumerate(by_block)
+        ]
+        mosaic = blocks.join(torch.stack(cut), grid).movedim(0, -1).numpy()
+        shown += [picture, *(true[number] for number in told), true[nearest], mosaic]
+    return np.stack(shown)
+
+
+if __name__ == "__main__":
+    runtime.run(main)

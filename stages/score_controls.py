@@ -1,0 +1,131 @@
+"""Score rows that nobody trained: true images, and cheats made of true images.
+
+Reads the split, latents, VQ-GAN, the neighbours by which `rissole` draws, and the reference. Writes
+every score and audit of each control to metrics/controls.json, as a row's, and a picture of them to
+metrics/grids/controls.png. Fails when a measure misses the cheat that it is there for, or accuses
+true images: then no row's figures mean anything.
+
+Val images are needed on both sides here: one half is shown, the other stands for the truth.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from rissole import (
+    audit,
+    coherence,
+    config,
+    controls,
+    features,
+    files,
+    images,
+    judges,
+    latents,
+    runtime,
+    scores,
+    vqgan,
+)
+from rissole.conditioning import read_neighbours
+from rissole.copies import Drawn
+from rissole.errors import InputError
+from rissole.objections import objections
+
+LATENTS, REFERENCE = Path("data/latents"), Path("data/reference")
+NEIGHBOURS = Path("data/neighbours/main")
+
+
+def main() -> None:
+    """Score all controls."""
+    settings = config.read()
+    device = runtime.set_up(settings.threads)
+    look = judges.open(settings.judge, device)
+    true = features.read_reference(REFERENCE, {name: judge.key for name, judge in look.items()})
+    train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
+    first_stage = vqgan.load(Path("data/vqgan/vqgan.safetensors")).to(device)
+    detectors = coherence.load(REFERENCE / "collages.safetensors")
+    reconstructions = images.read_pictures(REFERENCE / "reconstructions.parquet")
+    ids = files.read_table(REFERENCE / "val.parquet", ["id"])["id"].to_numpy()
+    places = np.arange(len(ids))
+    shown, kept = places[1::2][: settings.sample.images], places[::2]
+    real = audit.real_images(
+        train,
+        val,
+        val.rows(ids[kept]),
+        NEIGHBOURS,
+        settings.blocks,
+    )
+    true = {judge: of.some(kept) for judge, of in true.items()}
+
+    table = train.table(normalise=True)
+    queries, neighbours = read_neighbours(NEIGHBOURS / "queries.parquet", train)
+    n = min(settings.sample.images, len(queries))
+    sources = controls.Sources(
+        train=real.train.z,
+        val=val.look_up(table)[val.rows(ids[shown])],
+        query=torch.from_numpy(train.rows(queries[:n])),
+        neighbours=neighbours[:n],
+        blocks=settings.blocks,
+        seed=settings.seed,
+    )
+    reference = files.read_json(Path("metrics/reference.json"))
+    scored, raised, pictures = {}, {}, []
+    for name, z in controls.latents(sources):
+        raw = (z.movedim(1, -1) * train.std + train.mean).movedim(-1, 1)
+        codes = first_stage.snap(raw.to(device)).cpu()
+        drawn = Drawn(F.embedding(codes, table).movedim(-1, 1).contiguous(), codes.int())
+        if name not in controls.UNTOLD:
+            told = {"neighbours": sources.neighbours[: len(z)], "query": sources.query[: len(z)]}
+            drawn = replace(drawn, **told)
+        if name == "held_out":
+            made = true_pictures(ids[shown])
+        else:
+            made = decode(first_stage, F.embedding(codes, train.codebook).movedim(-1, 1), device)
+        numbers, traces = audit.trace(drawn, real)
+        copied = None if numbers["accused"] else traces.copied.numpy()
+        numbers["coherence"] = coherence.measure(
+            drawn.z, made, real.val.z, reconstructions[kept], detectors, settings.blocks
+        )
+        numbers = files.rounded(numbers | {"images": len(made), "held_out": len(real.val)})
+        fid = {"images": len(made)}
+        for judge, see in look.items():
+            fid |= scores.score(judge, see(made), copied, true[judge])
+        raised[name] = objections(numbers, fid, reference)
+        scored[name] = {"audit": numbers, "fid": fid}
+        pictures.append(made[:8])
+        print(f"score_controls: {name}: {', '.join(raised[name]) or 'no objection'}", flush=True)
+
+    files.write_json(Path("metrics/controls.json"), scored)
+    images.write_grid(Path("metrics/grids/controls.png"), np.concatenate(pictures), columns=8)
+    mistakes = controls.mistakes(raised)
+    if mistakes and len(kept) < controls.ENOUGH:
+        print(
+            f"score_controls: {'; '.join(mistakes)}: expected of as few as {len(kept)} val images,"
+            " but read no row's audit as proof"
+        )
+    elif mistakes:
+        raise InputError(
+            f"metrics/controls.json: {'; '.join(mistakes)}: no row's figures can be trusted on"
+            " these images; give more of them (`data.images`, `sample.images`)"
+        )
+
+
+def true_pictures(ids: np.ndarray) -> np.ndarray:
+    """Val images by id, uint8 (n, h, w, 3)."""
+    split = images.read_split(Path("data/split"), "val")
+    place = {number: row for row, number in enumerate(split.ids.tolist())}
+    return split.images[[place[number] for number in ids.tolist()]]
+
+
+@torch.inference_mode()
+def decode(model: vqgan.VQGAN, z: torch.Tensor, device: torch.device) -> np.ndarray:
+    """The pictures of quantised latents (n, c, h, w), uint8 (n, H, W, 3)."""
+    parts = z.split(64)
+    return np.concatenate([images.to_uint8(model.decode(part.to(device))) for part in parts])
+
+
+if __name__ == "__main__":
+    runtime.run(main)
