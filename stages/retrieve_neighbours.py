@@ -20,33 +20,42 @@ def main(name: str):
     runtime.set_up(settings.threads)
     table = settings.retrieval(name)
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
-    database = retrieval.query_vectors(train, np.arange(len(train)), table.query, settings.blocks)
-    index = retrieval.open(INDEX / table.query, database)
+    query = "latent" if table.query == "random" else table.query
+    database = retrieval.query_vectors(train, np.arange(len(train)), query, settings.blocks)
+    index = retrieval.open(INDEX / query, database)
+    index = retrieval.choose(index, table, settings.seed)
     folder = NEIGHBOURS / name
 
     found = retrieval.neighbours(index, train, train, database, table.k, table.exclude)
-    write(folder / "train.parquet", train.ids, *found)
+    write(folder / "train.parquet", table.query, train.ids, *found)
+    used = train.rows(found[0])
+    files.write_json(
+        files.measured("neighbours", name),
+        retrieval.hubs(used, len(train)) | {"cosine": round(float(found[1].mean()), 4)},
+    )
     queries = np.flatnonzero(train.ids == train.originals)
     queries = np.random.default_rng(settings.seed).permutation(queries)[: settings.queries]
-    write(folder / "queries.parquet", train.ids[queries], *(part[queries] for part in found))
+    write(folder / "queries.parquet", table.query, train.ids[queries], *(x[queries] for x in found))
 
-    vectors = retrieval.query_vectors(val, np.arange(len(val)), table.query, settings.blocks)
+    vectors = retrieval.query_vectors(val, np.arange(len(val)), query, settings.blocks)
     found = retrieval.neighbours(index, train, val, vectors, table.k, table.exclude)
-    write(folder / "val.parquet", val.ids, *found)
+    write(folder / "val.parquet", table.query, val.ids, *found)
     print(
         f"retrieve_neighbours: {table.k} neighbours by {table.query} for {len(train):,} train and"
         f" {len(val):,} val images, {len(queries):,} sampling queries -> {folder}"
     )
 
 
-def write(path: Path, ids: np.ndarray, neighbours: np.ndarray, similarities: np.ndarray) -> None:
-    """Write ids (n,), neighbour ids (n, k) and similarities (n, k) as a table."""
+def write(
+    path: Path, query: str, ids: np.ndarray, neighbours: np.ndarray, similarities: np.ndarray
+) -> None:
+    """Write ids (n,), neighbour ids (n, k) and similarities (n, k), and what they were found by."""
     columns = {
         "id": pa.array(ids),
         "neighbours": files.lists_column(neighbours),
         "similarities": files.lists_column(similarities),
     }
-    files.write_table(path, pa.table(columns))
+    files.write_table(path, pa.table(columns, metadata={"query": query}))
 
 
 if __name__ == "__main__":

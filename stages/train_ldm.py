@@ -1,8 +1,8 @@
-"""Train the denoiser of one row of the table (paper, sections 4.1.3 and 4.2).
+"""Train the denoiser of one variant (paper, sections 4.1.3 and 4.2).
 
-Reads the latents and, for rows that retrieve, the neighbour tables. Writes the averaged weights
-with the lowest validation loss, and the last ones, to data/ldm/<row>; the loss curve to
-metrics/loss/<row>.csv; parameters, GFLOP and time to metrics/ldm/<row>.json.
+Reads the latents and, for variants that retrieve, the neighbour tables. Writes the averaged weights
+with the lowest validation loss, and the last ones, to data/ldm/<variant>; the loss curve to
+metrics/loss/<variant>.csv; parameters, GFLOP and time to metrics/ldm/<variant>.json.
 """
 
 import math
@@ -17,10 +17,10 @@ from rissole.conditioning import Conditioning, read_neighbours
 from rissole.errors import InputError
 
 
-def main(row: str) -> None:
-    """Train one row."""
+def main(name: str) -> None:
+    """Train one variant."""
     settings = config.read()
-    variant, ldm = settings.variant(row), settings.row_ldm(row)
+    variant, ldm = settings.variant(name), settings.variant_ldm(name)
     device = runtime.set_up(settings.threads)
     database = latents.read(Path("data/latents"), "train").to(device)
     train, val = (read_images(variant, split, database, device) for split in ("train", "val"))
@@ -31,9 +31,9 @@ def main(row: str) -> None:
     network = denoiser.Denoiser(variant, ldm, database.codebook.shape[1], k).to(device)
     averaged = ldm_training.averaging(network, ldm.average)
 
-    folder, curve, best, start = Path(f"data/ldm/{row}"), [], float("inf"), time.perf_counter()
+    folder, curve, best, start = Path(f"data/ldm/{name}"), [], float("inf"), time.perf_counter()
     steps = ldm_training.train(network, averaged, conditioning, ldm, variant.seed, train, val)
-    for done in runtime.progress(steps, f"train_ldm {row}", " images", ldm.steps, ldm.batch):
+    for done in runtime.progress(steps, f"train_ldm {name}", " images", ldm.steps, ldm.batch):
         curve.append({"loss": done.loss})
         if done.validation is not None:
             curve[-1]["validation"] = done.validation
@@ -43,33 +43,35 @@ def main(row: str) -> None:
     seconds = time.perf_counter() - start
     if not math.isfinite(best):
         raise InputError(
-            f"params.yaml: ldm.learning_rate is {ldm.learning_rate}: the training of {row}"
+            f"params.yaml: ldm.learning_rate is {ldm.learning_rate}: the training of {name}"
             " diverged; lower it, or set ldm.clip"
         )
     denoiser.save(folder / "last.safetensors", averaged.module, step=ldm.steps)
 
-    files.write_curve(Path(f"metrics/loss/{row}.csv"), curve)
+    files.write_curve(files.measured("loss", name, "csv"), curve)
     live = sum(p.numel() for p in network.parameters() if p.grad is not None and p.grad.any())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         ldm_training.block_loss(network, conditioning, ldm, train, torch.tensor([0], device=device))
     files.write_json(
-        Path(f"metrics/ldm/{row}.json"),
+        files.measured("ldm", name),
         {
             "parameters_live": live,
             "gflop_per_image_step": round(counter.get_total_flops() / 1e9, 4),
             "train_seconds": round(seconds, 1),
+            "train_images_per_second": round(ldm.steps * ldm.batch / seconds, 1),
+            "train_peak_mb": runtime.peak_memory(device),
             "images_seen": ldm.steps * ldm.batch,
             "validation_loss": best,
         },
     )
     print(
-        f"train_ldm {row}: {live / 1e6:.2f} M parameters, {ldm.steps * ldm.batch:,} images in"
-        f" {seconds:.0f} s, validation loss {best:.4f} -> data/ldm/{row}"
+        f"train_ldm {name}: {live / 1e6:.2f} M parameters, {ldm.steps * ldm.batch:,} images in"
+        f" {seconds:.0f} s, validation loss {best:.4f} -> data/ldm/{name}"
     )
 
 
 def read_images(variant: schema.Variant, split: str, database: latents.Latents, device):
-    """The codes of a split and, where the row retrieves, the neighbours of its images."""
+    """The codes of a split and, where the variant retrieves, the neighbours of its images."""
     images = database if split == "train" else latents.read(Path("data/latents"), split).to(device)
     if variant.neighbours == "none":
         return ldm_training.Images(images.codes, None)

@@ -25,12 +25,14 @@ def read(tmp_path, *overrides):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_gives_every_section_and_every_row(preset, tmp_path):
+def test_every_preset_gives_every_section_variant_and_row(preset, tmp_path):
     settings = read(tmp_path, f"preset={preset}")
     for section, model in schema.SECTIONS.items():
         assert isinstance(getattr(settings, section), model)
-    for row in settings.variants:
-        assert isinstance(settings.row_ldm(row), schema.LDM)
+    for name in settings.variants:
+        assert isinstance(settings.variant_ldm(name), schema.LDM)
+    for name in settings.rows:
+        assert isinstance(settings.row_sample(name), schema.Sample)
 
 
 def test_a_preset_is_laid_over_the_shared_section(tmp_path):
@@ -40,10 +42,61 @@ def test_a_preset_is_laid_over_the_shared_section(tmp_path):
     assert settings.ldm.steps == 5
 
 
-def test_a_row_is_laid_over_the_preset(tmp_path):
+def test_a_variant_is_laid_over_the_preset(tmp_path):
     settings = read(tmp_path, "+variants.rissole_halo.ldm.steps=9")
-    assert settings.row_ldm("rissole_halo").steps == 9
-    assert settings.row_ldm("rissole_latent").steps == 300
+    assert settings.variant_ldm("rissole_halo").steps == 9
+    assert settings.variant_ldm("rissole_latent").steps == 300
+
+
+def test_a_row_is_laid_over_the_preset(tmp_path):
+    settings = read(tmp_path, "+rows.rissole_halo.sample={steps: 10, sampler: dpmsolver++}")
+    of, other = settings.row_sample("rissole_halo"), settings.row_sample("rissole_latent")
+    assert (of.steps, of.sampler, of.images) == (10, "dpmsolver++", 500)
+    assert other == settings.sample
+
+
+def test_a_row_names_its_weights_and_what_they_are_told(tmp_path):
+    row = read(tmp_path, "+rows.rissole.seed=5").row("rissole")
+    assert row == schema.Row(variant="rissole", context="neighbours/main", seed=5)
+    mended = read(tmp_path).row("leaked_mended")
+    assert (mended.variant, mended.context, mended.may_copy) == ("leaked", "neighbours/main", True)
+
+
+def repeated(settings):
+    return settings.repeats(settings.rows)
+
+
+def test_rows_that_are_trained_alike_but_for_the_seed_are_repeats(tmp_path):
+    assert repeated(read(tmp_path)) == [["rissole", "rissole_again"]]
+
+
+def test_any_number_of_seeds_are_repeats_of_each_other(tmp_path):
+    settings = read(
+        tmp_path,
+        "+variants.third={context: neighbours/main, neighbours: stack, seed: 2}",
+        "+rows.third={variant: third, context: neighbours/main}",
+        "+variants.whole_again={context: latents, blocks: 1, seed: 1}",
+        "+rows.whole_again={variant: whole_again, context: latents}",
+    )
+    assert repeated(settings) == [["rissole", "rissole_again", "third"], ["whole", "whole_again"]]
+
+
+def test_blocks_that_are_written_out_repeat_those_that_are_taken_over(tmp_path):
+    assert repeated(read(tmp_path, "+variants.rissole_again.blocks=2")) != []
+    assert repeated(read(tmp_path, "+variants.rissole_again.blocks=4")) == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+variants.rissole_again.ldm.average=0.5",
+        "+rows.rissole_again.sample={steps: 10}",
+        "rows.rissole_again.context=neighbours/latent",
+        "+rows.rissole_again.may_copy=true",
+    ],
+)
+def test_rows_that_differ_in_more_than_seeds_are_no_repeats(override, tmp_path):
+    assert repeated(read(tmp_path, override)) == []
 
 
 def test_a_neighbour_table_takes_over_the_knobs_it_leaves_out(tmp_path):
@@ -140,6 +193,20 @@ FAULTS = {
     "variants.rdm.blocks=3": ("variants.rdm.blocks", "3"),
     "variants.released.ldm.attention=bar": ("variants.released.ldm.attention", "'bar'"),
     "+variants.released.ldm.stepz=1": ("variants.released.ldm.stepz", "did you mean 'steps'"),
+    "rows.rdm.variant=rmd": ("rows.rdm.variant", "'rmd'", "did you mean 'rdm'"),
+    "rows.rdm.context=neighbours/rmd": ("rows.rdm.context", "'rmd'", "did you mean 'rdm'"),
+    "rows.rdm.context=neigbours/rdm": ("rows.rdm.context", "'neigbours/rdm'", "'neighbours/'"),
+    "rows.rdm.context=latents": ("rows.rdm.context", "'latents'", "retrieves if its variant does"),
+    "rows.whole.context=neighbours/main": ("rows.whole.context", "'neighbours/main'", "'latents'"),
+    "+rows.rdm.sample.steps=30": ("rows.rdm.sample.steps", "30", "20, 25, 40"),
+    "+rows.rdm.sample.steps=0": ("rows.rdm.sample.steps", "0", "greater than 0"),
+    "+rows.rdm.sample.sampler=heun": ("rows.rdm.sample.sampler", "'heun'", "ddim"),
+    "+rows.rdm.sample.stepz=1": ("rows.rdm.sample.stepz", "did you mean 'steps'"),
+    "+variants.rdm.ldm.timesteps=50": ("sample.steps", "20", "timesteps 50", "10, 25, 50"),
+    "rows.leaked.may_copy=maybe": ("rows.leaked.may_copy", "'maybe'"),
+    "+rows.rdm.may_copi=true": ("rows.rdm.may_copi", "did you mean 'may_copy'"),
+    "+rows.rdm.seed=-1": ("rows.rdm.seed", "-1"),
+    "~rows.rdm.variant": ("rows.rdm.variant", "missing"),
 }
 
 
@@ -157,14 +224,20 @@ def test_a_missing_knob_is_named_when_a_stage_needs_it(tmp_path):
     (tmp_path / "params.yaml").write_text("seed: 3\n")
     settings = config.read(tmp_path / "params.yaml")
     assert settings.seed == 3
-    for name in ("k", "vqgan", "variants"):
+    for name in ("k", "vqgan", "variants", "rows"):
         with pytest.raises(InputError, match=f"'{name}' is missing"):
             getattr(settings, name)
 
 
-def test_a_row_that_is_not_in_the_table_is_named(tmp_path):
-    with pytest.raises(InputError, match="did you mean 'rissole_halo'"):
-        read(tmp_path).variant("rissole_hallo")
+@pytest.mark.parametrize("kind", ["variant", "row"])
+def test_a_row_or_a_variant_that_is_not_there_is_named(kind, tmp_path):
+    with pytest.raises(InputError, match=f"'rissole_hallo' under {kind}s.*'rissole_halo'"):
+        getattr(read(tmp_path), kind)("rissole_hallo")
+
+
+def test_the_steps_of_a_row_must_divide_the_timesteps_of_its_own_variant(tmp_path):
+    overrides = ["+variants.rdm.ldm.timesteps=50", "+rows.rdm.sample.steps=25"]
+    assert read(tmp_path, *overrides).row_sample("rdm").steps == 25
 
 
 @pytest.mark.parametrize("text", ["", "k: [", "- a", "k: 1\nk: {"])

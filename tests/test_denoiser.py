@@ -33,7 +33,7 @@ def build(settings, row, channels):
     k = 0
     if variant.neighbours != "none":
         k = settings.retrieval(variant.context.removeprefix("neighbours/")).k
-    return Denoiser(variant, settings.row_ldm(row), channels, k)
+    return Denoiser(variant, settings.variant_ldm(row), channels, k)
 
 
 @pytest.mark.parametrize("preset", SIZES)
@@ -52,7 +52,8 @@ def test_all_rows_train_on_the_same_budget(tmp_path):
     settings = settings_of("quick", tmp_path)
     budget = "steps batch learning_rate warm_up decay_from".split()  # noqa: SIM905
     spent = {
-        row: [getattr(settings.row_ldm(row), name) for name in budget] for row in settings.variants
+        row: [getattr(settings.variant_ldm(row), name) for name in budget]
+        for row in settings.variants
     }
     assert all(of == spent["rissole"] for of in spent.values())
 
@@ -69,7 +70,7 @@ def test_a_training_step_at_full_size(preset, tmp_path):
         ids, ids, np.array([None] * 21), codes, codebook, codebook.mean(0), codebook.std(0)
     )
     images = Images(codes, torch.arange(1, 21).repeat(21, 1))
-    ldm = settings.row_ldm("rissole").model_copy(update={"batch": 1, "steps": 1})
+    ldm = settings.variant_ldm("rissole").model_copy(update={"batch": 1, "steps": 1})
     conditioning = Conditioning(settings.variant("rissole"), train, ldm.normalise)
     before = network.unet.last.weight.clone()
     averaged = ldm_training.averaging(network, ldm.average)

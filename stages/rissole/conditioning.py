@@ -129,6 +129,11 @@ class Conditioning:
         self.database = train.codes
         self.mean, self.std = (train.mean, train.std) if normalise else (0, 1)
 
+    @property
+    def limit(self) -> float:
+        """The largest absolute value that a latent can take."""
+        return self.table.abs().max().item()
+
     def latents(self, codes: Tensor) -> Tensor:
         """Latents (..., c, h, w) of codes (..., h, w)."""
         return F.embedding(codes.int(), self.table).movedim(-1, -3)

@@ -1,11 +1,13 @@
-"""params.yaml, read and checked as a whole: the only module that opens it.
+"""params.yaml and the ablations', read and checked as a whole: the only module that opens them.
 
 A value is looked up in the shared section, over which the chosen preset's section is laid, over
-which (for `ldm`) the row's own `ldm` is laid. What a preset or a row leaves out, it takes over; a
-mapping inside a section, such as `quantiser`, is replaced as a whole.
+which a variant's own `ldm` or a row's own `sample` is laid. What one of them leaves out, it takes
+over; a mapping inside a section, such as `quantiser`, is replaced as a whole. An ablation is named
+with `ablations/` before.
 """
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +22,16 @@ from rissole.schema import (
     SECTIONS,
     VQ,
     VQGAN,
+    Ablations,
     Params,
     PartialRetrieval,
     Retrieval,
+    Row,
+    Sample,
     Variant,
 )
+
+ABLATIONS = Path("stages/ablations/params.yaml")
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,29 +63,67 @@ class Settings:
 
     @property
     def variants(self) -> dict[str, Variant]:
-        """The rows of the table, in their order."""
+        """The denoisers to train, in their order."""
         return self.__getattr__("variants")
 
+    @property
+    def ablations(self) -> Ablations:
+        """The ablations: what is in them and how it is put side by side."""
+        return self._params.ablations
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The rows of the table, in their order."""
+        return self.__getattr__("rows")
+
+    def row(self, name: str) -> Row:
+        """One row of the table."""
+        return _choose(self._every("rows"), name, "rows")
+
+    def row_sample(self, name: str) -> Sample:
+        """Section `sample` as the row changes it."""
+        return self._section("sample", f"{_key('rows', name)}.sample", self.row(name).sample)
+
+    def repeats(self, names: Iterable[str]) -> list[list[str]]:
+        """Those of the named rows that were trained alike but for the seed, together."""
+        groups: dict[tuple, list[str]] = {}
+        for name in names:
+            row = self.row(name)
+            variant = self.variant(row.variant).model_copy(update={"seed": None})
+            alike = row.model_copy(update={"variant": ""})
+            key = variant.model_dump_json(), alike.model_dump_json()
+            groups.setdefault(key, []).append(name)
+        return [group for group in groups.values() if len(group) > 1]
+
     def variant(self, name: str) -> Variant:
-        """One row, its number of blocks per side and its seed filled in."""
-        row = _choose(self.variants, name, "variants")
-        return row.model_copy(
+        """One denoiser to train, its number of blocks per side and its seed filled in."""
+        variant = _choose(self._every("variants"), name, "variants")
+        return variant.model_copy(
             update={
-                "blocks": self.blocks if row.blocks is None else row.blocks,
-                "seed": self.seed if row.seed is None else row.seed,
+                "blocks": self.blocks if variant.blocks is None else variant.blocks,
+                "seed": self.seed if variant.seed is None else variant.seed,
             }
         )
 
-    def row_ldm(self, name: str) -> LDM:
-        """Section `ldm` as the row changes it."""
-        return self._section("ldm", f"variants.{name}.ldm", self.variant(name).ldm)
+    def variant_ldm(self, name: str) -> LDM:
+        """Section `ldm` as the variant changes it."""
+        return self._section("ldm", f"{_key('variants', name)}.ldm", self.variant(name).ldm)
 
     def retrieval(self, name: str) -> Retrieval:
         """One neighbour table; what it leaves out, the knobs at the top say."""
-        own = _choose(self.__getattr__("retrievals"), name, "retrievals")
+        own = _choose(self._every("retrievals"), name, "retrievals")
         return Retrieval(
-            k=own.k or self.k, query=own.query or self.query, exclude=own.exclude or self.exclude
+            k=own.k or self.k,
+            query=own.query or self.query,
+            exclude=own.exclude or self.exclude,
+            share=own.share,
+            correct_hubs=own.correct_hubs,
         )
+
+    def _every(self, section: str) -> dict:
+        """The entries of `variants`, `rows` or `retrievals`, the ablations among them."""
+        main, ablations = getattr(self._params, section), getattr(self.ablations, section)
+        return (main or {}) | {f"ablations/{name}": of for name, of in ablations.items()}
 
     @cached_property
     def _chosen(self) -> dict[str, dict]:
@@ -101,6 +146,22 @@ def read(path: Path = Path("params.yaml")) -> Settings:
         InputError: naming the key, its value and the mend, where a key is unknown, mistyped, out
             of range or of the wrong type, or where values cannot go together.
     """
+    content, ablations = _load(path), path.parent / ABLATIONS
+    if ablations.exists():
+        content |= _load(ablations)
+    try:
+        try:
+            settings = Settings(Params.model_validate(content))
+        except ValidationError as error:
+            raise _explained(error, Params, {}) from None
+        _check_together(settings)
+    except InputError as error:
+        where = f"{ABLATIONS}: ablations."
+        raise InputError(str(error).replace("params.yaml: ablations.", where)) from None
+    return settings
+
+
+def _load(path: Path) -> dict:
     try:
         content = yaml.load(path.read_text("utf-8"), _Loader)
     except FileNotFoundError:
@@ -109,12 +170,7 @@ def read(path: Path = Path("params.yaml")) -> Settings:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no keys; take it back from git")
-    try:
-        settings = Settings(Params.model_validate(content))
-    except ValidationError as error:
-        raise _explained(error, Params, {}) from None
-    _check_together(settings)
-    return settings
+    return content
 
 
 def _check_together(settings: Settings) -> None:
@@ -133,37 +189,59 @@ def _check_together(settings: Settings) -> None:
                 under._section(name)
     if params.presets is not None and params.preset is not None:
         settings._chosen  # noqa: B018 (raises on an unknown preset)
-    rows = params.variants or {}
-    for name, row in rows.items():
+    variants, retrievals = settings._every("variants"), settings._every("retrievals")
+    for name, variant in variants.items():
+        key = _key("variants", name)
         if _complete(params, settings, "ldm"):
-            ldm = settings._section("ldm", f"variants.{name}.ldm", row.ldm)
-            if row.halo and ldm.share_timestep != "image":
+            ldm = settings._section("ldm", f"{key}.ldm", variant.ldm)
+            if variant.halo and ldm.share_timestep != "image":
                 raise InputError(
-                    f"params.yaml: variants.{name}.halo is {row.halo}: a halo needs"
-                    f" 'ldm: {{share_timestep: image}}' in the row, not '{ldm.share_timestep}'"
+                    f"params.yaml: {key}.halo is {variant.halo}: a halo needs"
+                    f" 'ldm: {{share_timestep: image}}' in the variant, not '{ldm.share_timestep}'"
                 )
-        kind, _, table = row.context.partition("/")
-        if kind not in ("neighbours", "latents"):
-            raise InputError(
-                f"params.yaml: variants.{name}.context is '{row.context}': must be 'latents', or"
-                " 'neighbours/' and one of the retrievals"
-            )
-        if kind == "neighbours" and params.retrievals is not None:
-            _choose(params.retrievals, table, "retrievals", f"variants.{name}.context")
+        _check_context(key, variant.context, retrievals if params.retrievals else None)
+    for name, row in settings._every("rows").items():
+        _check_context(_key("rows", name), row.context, retrievals if params.retrievals else None)
+        _check_row(settings, _key("rows", name), row, variants if params.variants else None)
     if _complete(params, settings, "data") and _complete(params, settings, "vqgan"):
-        _check_sides(settings, rows)
-    if _complete(params, settings, "sample") and _complete(params, settings, "ldm"):
-        steps, timesteps = settings.sample.steps, settings.ldm.timesteps
-        if timesteps % steps:  # in between, DDIM of diffusers steps past the wrong timesteps
-            raise InputError(
-                f"params.yaml: sample.steps is {steps}: must divide ldm.timesteps {timesteps}; take"
-                f" one of {[n for n in range(1, timesteps + 1) if timesteps % n == 0]}"
-            )
+        _check_sides(settings, variants)
     if _complete(params, settings, "data") and _complete(params, settings, "sample"):
         _check_counts(settings)
 
 
-def _check_sides(settings: Settings, rows: dict[str, Variant]) -> None:
+def _check_context(key: str, context: str, retrievals: dict | None) -> None:
+    kind, _, table = context.partition("/")
+    if kind not in ("neighbours", "latents"):
+        raise InputError(
+            f"params.yaml: {key}.context is '{context}': must be 'latents', or 'neighbours/' and"
+            " one of the retrievals"
+        )
+    if kind == "neighbours" and retrievals is not None:
+        _choose(retrievals, table, "retrievals", f"{key}.context")
+
+
+def _check_row(settings: Settings, key: str, row: Row, variants: dict[str, Variant] | None) -> None:
+    params, variant = settings._params, None
+    if variants is not None:
+        variant = _choose(variants, row.variant, "variants", f"{key}.variant")
+        if (row.context == "latents") != (variant.context == "latents"):
+            raise InputError(
+                f"params.yaml: {key}.context is '{row.context}': variant {row.variant} was trained"
+                f" with '{variant.context}'; a row retrieves if its variant does, and only then"
+            )
+    if _complete(params, settings, "sample") and _complete(params, settings, "ldm"):
+        sample = settings._section("sample", f"{key}.sample", row.sample)
+        ldm = settings._section("ldm", over=variant.ldm if variant else None)
+        steps, timesteps = sample.steps, ldm.timesteps
+        if timesteps % steps:  # in between, DDIM of diffusers steps past the wrong timesteps
+            where = f"{key}.sample" if "steps" in row.sample else "sample"
+            raise InputError(
+                f"params.yaml: {where}.steps is {steps}: must divide ldm.timesteps {timesteps};"
+                f" take one of {[n for n in range(1, timesteps + 1) if timesteps % n == 0]}"
+            )
+
+
+def _check_sides(settings: Settings, variants: dict[str, Variant]) -> None:
     data, factor = settings.data, 2 ** len(settings.vqgan.widths)
     if data.size % factor:
         raise InputError(
@@ -172,7 +250,7 @@ def _check_sides(settings: Settings, rows: dict[str, Variant]) -> None:
         )
     side = data.size // factor
     splits = {"blocks": settings._params.blocks}
-    splits |= {f"variants.{name}.blocks": row.blocks for name, row in rows.items()}
+    splits |= {f"{_key('variants', name)}.blocks": of.blocks for name, of in variants.items()}
     for key, blocks in splits.items():
         if blocks is not None and side % blocks:
             raise InputError(
@@ -195,7 +273,8 @@ def _check_counts(settings: Settings) -> None:
         return
     train = round(data.images * (1 - data.validation))
     asked = {"k": params.k, "sample.images": images}
-    asked |= {f"retrievals.{name}.k": of.k for name, of in (params.retrievals or {}).items()}
+    tables = settings._every("retrievals")
+    asked |= {f"{_key('retrievals', name)}.k": of.k for name, of in tables.items()}
     for key, number in asked.items():
         if number is not None and number >= train:
             raise InputError(
@@ -244,7 +323,9 @@ def _explained(error: ValidationError, model: type[BaseModel], where: dict[str, 
 
 
 def _fields(model: type[BaseModel]) -> list[str]:
-    nested = (PartialRetrieval, Variant) if model is Params else (FSQ, VQ) if model is VQGAN else ()
+    nested = (
+        (PartialRetrieval, Variant, Row) if model is Params else (FSQ, VQ) if model is VQGAN else ()
+    )
     return [name for part in (model, *nested) for name in part.model_fields]
 
 
@@ -253,6 +334,12 @@ def _choose(choices: dict, name: str, section: str, key: str | None = None):
         return choices[name]
     said = f"{key} is '{name}': " if key else f"no '{name}' under {section}; "
     raise InputError(f"params.yaml: {said}choose among {list(choices)}{_near(name, choices)}")
+
+
+def _key(section: str, name: str) -> str:
+    """Where an entry stands in its file."""
+    family, _, short = name.rpartition("/")
+    return ".".join([*([family] if family else []), section, short])
 
 
 def _near(name: str, names) -> str:

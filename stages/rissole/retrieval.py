@@ -104,7 +104,73 @@ class ScaNN:
         return _padded(rows, np.where(found, similarities, -np.inf), n)
 
 
-Index = Exact | ScaNN
+@dataclass(frozen=True)
+class Random:
+    """No search at all: other rows for each query, whatever it is. A control."""
+
+    vectors: np.ndarray
+    seed: int
+
+    def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """`n` rows int64 (q, n) for each query, and their cosine similarities float32 (q, n)."""
+        draw = np.random.default_rng((self.seed, len(queries)))
+        n = min(n, len(self.vectors))
+        rows = np.stack([draw.choice(len(self.vectors), n, replace=False) for _ in queries])
+        return rows, np.einsum("qd,qnd->qn", queries, self.vectors[rows])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Exact search among some `rows` of the database only."""
+
+    vectors: np.ndarray
+    rows: np.ndarray
+
+    def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `Exact.search`, with rows of the whole database."""
+        rows, similarities = Exact(self.vectors[self.rows]).search(queries, n)
+        return np.where(rows < 0, -1, self.rows[rows]), similarities
+
+
+@dataclass(frozen=True)
+class HubCorrected:
+    """Search that takes off what a database row has to its own neighbours.
+
+    Ranked by 2 cos(q, t) - r(t), with r(t) the mean similarity of row t to its `k` nearest: rows
+    that are near to everything no longer are everybody's neighbours (Conneau et al. 2018, section
+    2.3, of whose two terms that of the query ranks nothing).
+    """
+
+    index: "Exact | ScaNN | Part"
+    k: int
+    reach: np.ndarray
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """Those of the database."""
+        return self.index.vectors
+
+    def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `Exact.search`, out of ten times as many candidates; the similarities are cosines."""
+        rows, similarities = self.index.search(queries, min(10 * n, len(self.vectors)))
+        order = np.argsort(-(2 * similarities - self.reach[rows]), axis=1, kind="stable")[:, :n]
+        return np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
+
+
+Index = Exact | ScaNN | Random | Part | HubCorrected
+
+
+def choose(index: Index, table: schema.Retrieval, seed: int) -> Index:
+    """The search that a neighbour table asks for, on top of the index over all train images."""
+    vectors = index.vectors
+    if table.query == "random":
+        return Random(vectors, seed)
+    if table.share < 1:
+        index = Part(vectors, runtime.evenly(len(vectors), round(table.share * len(vectors))))
+    if table.correct_hubs:
+        _, similarities = index.search(vectors, table.k + 1)  # the first is the row itself
+        index = HubCorrected(index, table.k, similarities[:, 1:].mean(1))
+    return index
 
 
 def scann_installed() -> bool:
@@ -198,7 +264,7 @@ def neighbours(
         found = _allowed(*found, numbers, kin)
         rows[part], similarities[part] = (values[:, :k] for values in found)
         for query in numbers[rows[part, -1] < 0]:
-            found = Exact(index.vectors).search(vectors[[query]], len(database))
+            found = _exhaustive(index).search(vectors[[query]], len(database))
             found = _allowed(*found, numbers[[query - start]], kin)
             left = int((found[0] >= 0).sum())
             if left < k:
@@ -209,6 +275,21 @@ def neighbours(
                 )
             rows[query], similarities[query] = (values[0, :k] for values in found)
     return database.ids[rows], similarities
+
+
+def _exhaustive(index: Index) -> Index:
+    return Exact(index.vectors) if isinstance(index, ScaNN) else index
+
+
+def hubs(neighbours: np.ndarray, database: int) -> dict[str, float]:
+    """How unevenly the database is used: by the neighbours (q, k) of all images, rows of it.
+
+    Returns:
+        The share of rows that are nobody's neighbour, and of how many images the most popular row
+        is one.
+    """
+    uses = np.bincount(neighbours.ravel(), minlength=database)
+    return {"never_retrieved": round(float((uses == 0).mean()), 4), "largest_hub": int(uses.max())}
 
 
 def _allowed(

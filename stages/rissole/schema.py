@@ -184,20 +184,24 @@ class Retrieval(Checked):
     """One neighbour table: what is looked up, how many are kept, what is never kept."""
 
     k: Positive
-    query: Query
+    query: Query | Literal["random"]
     exclude: Exclude
+    share: Rate
+    correct_hubs: bool
 
 
 class PartialRetrieval(Checked):
     """An entry of `retrievals`: what it leaves out, the knobs at the top say."""
 
     k: Positive | None = None
-    query: Query | None = None
+    query: Query | Literal["random"] | None = None
     exclude: Exclude | None = None
+    share: Rate = 1.0
+    correct_hubs: bool = False
 
 
 class Variant(Checked):
-    """One row of the table: what it conditions on, and what it changes in `ldm`."""
+    """One denoiser to train: what it conditions on, and what it changes in `ldm`."""
 
     context: str
     neighbours: Literal["none", "stack", "set", "tokens"] = "none"
@@ -222,6 +226,25 @@ class Variant(Checked):
         return self
 
 
+class Row(Checked):
+    """One row of the table: images drawn with a variant's weights, and what is forgiven them."""
+
+    variant: str
+    context: str
+    seed: Count | None = None
+    sample: dict = {}
+    may_copy: bool = False
+
+
+class Ablations(Checked):
+    """The rows of stages/ablations/params.yaml, and how they are put side by side."""
+
+    tables: dict[str, list[str]] = {}
+    retrievals: dict[str, PartialRetrieval] = {}
+    variants: dict[str, Variant] = {}
+    rows: dict[str, Row] = {}
+
+
 class Params(Checked):
     """All of params.yaml. A stage's empty folder (tests) holds only what the stage declares."""
 
@@ -229,7 +252,7 @@ class Params(Checked):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = None
     k: Positive = None
     blocks: Positive = None
-    query: Query = None
+    query: Query | Literal["random"] = None
     exclude: Exclude = None
     threads: Positive = None
     queries: Positive = None
@@ -242,7 +265,9 @@ class Params(Checked):
     judge: dict = None
     retrievals: dict[str, PartialRetrieval] = None
     variants: dict[str, Variant] = None
+    rows: dict[str, Row] = None
     presets: dict[str, dict[str, dict]] = None
+    ablations: Ablations = Ablations()
 
 
 SECTIONS = {

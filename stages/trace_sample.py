@@ -1,0 +1,59 @@
+"""Tell where one drawn image comes from, and draw it again, bit by bit.
+
+Not a stage: `python stages/trace_sample.py ROW NUMBER`. Prints seed, query, neighbours with their
+similarities, the nearest train image and the nearest train block at each position with distances,
+checkpoint and sampler; draws the image anew with what it says; and fails if it is another.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from rissole import config, drawing, files, images, runtime
+from rissole.errors import InputError
+
+
+def main(row: str, number: str) -> None:
+    """Trace one image of a row."""
+    settings = config.read()
+    path = Path(f"data/samples/{row}/samples.parquet")
+    samples = files.read_table(path)
+    if not number.isdecimal() or int(number) >= len(samples):
+        raise InputError(f"{path}: has no image {number}; name one of 0 to {len(samples) - 1}")
+    place = int(number)
+    sample = {name: samples[name][place].as_py() for name in samples.column_names}
+    audited = files.read_table(Path(f"data/audit/{row}.parquet")).slice(place, 1).to_pylist()[0]
+    of = settings.row(row)
+
+    print(f"image       {number} of row {row}, seed {sample['seed']}")
+    print(f"denoiser    {of.variant}, SHA-256 {sample['checkpoint']}")
+    print(f"sampler     {sample['sampler']}, {sample['steps']} steps")
+    if sample["query"] is not None:
+        queries = files.read_table(Path(f"data/{of.context}/queries.parquet"))
+        told = queries.slice(place, 1).to_pylist()[0]
+        print(f"query       train image {sample['query']}")
+        near = zip(told["neighbours"], told["similarities"], strict=True)
+        for rank, (neighbour, cosine) in enumerate(near, 1):
+            print(f"neighbour   {rank:2d}: train image {neighbour}, cosine {cosine:.4f}")
+    print(f"nearest     train image {audited['nearest']}, distance {audited['distance']:.3f}")
+    blocks = zip(audited["nearest_by_block"], audited["distance_by_block"], strict=True)
+    for position, (nearest, distance) in enumerate(blocks):
+        print(f"block {position}     train image {nearest}, distance {distance:.3f}")
+    print(f"copy        {'yes' if audited['copied'] else 'no'}")
+
+    device = runtime.set_up(settings.threads)
+    drawer = drawing.read(of, settings.row_sample(row), device)
+    if drawer.checkpoint != sample["checkpoint"]:
+        raise InputError(f"{path}: drawn with other weights; run `dvc repro sample_images@{row}`")
+    batch = next(batch for batch in drawer.batches() if place in batch)
+    again = drawer.draw(batch)[0][place - batch.start]
+    if not np.array_equal(again, images.read_pictures(path)[place]):
+        raise InputError(
+            f"{path}: image {number} comes out differently here: on another machine, or with other"
+            " `threads`, last bits differ"
+        )
+    print("drawn again, equal bit by bit")
+
+
+if __name__ == "__main__":
+    runtime.run(main)
