@@ -1,44 +1,43 @@
-"""Join what the stages measured into one table.
+"""Join what the stages measured into tables, and check what the project asserts.
 
-Reads the metrics of every row and those that belong to none. Writes metrics/tables.json for
-`dvc metrics diff` and metrics/tables.md for people, and prints the table.
+Reads the metrics of every row, those of the controls and those that belong to none, and the claims.
+Writes metrics/tables.json for `dvc metrics diff` and metrics/tables.md for people, and prints the
+scores.
 """
 
 from pathlib import Path
 
-from rissole import config, files, runtime, tables
-from rissole.errors import InputError
+from rissole import claims, config, files, runtime, tables
 
 METRICS = Path("metrics")
 
 
 def main() -> None:
     """Make the tables."""
-    rows = config.read().variants
-    fid = {row: read(f"fid/{row}", f"compute_fid@{row}") for row in rows}
-    ldm = {row: read(f"ldm/{row}", f"train_ldm@{row}") for row in rows}
-    table = tables.numbers(fid, ldm, read("reference", "extract_features"))
-    measured = {
-        "vqgan": read("vqgan", "extract_features"),
-        "retrieval": read("retrieval", "build_index"),
+    settings = config.read()
+    rows = settings.rows
+    controls = files.read_json(METRICS / "controls.json")
+    results = tables.read(rows, files.read_json(METRICS / "reference.json"), controls)
+    before = {
+        "vqgan": files.read_json(METRICS / "vqgan.json"),
+        "retrieval": files.read_json(METRICS / "retrieval.json"),
+        "neighbours": {
+            table: files.read_json(files.measured("neighbours", table))
+            for table in settings.retrievals
+        },
     }
+    table = tables.numbers(results)
+    asserted, repeats = claims.read(METRICS / "claims.yaml"), settings.repeats(rows)
 
     files.write_json(METRICS / "tables.json", table)
     with files.replacing(METRICS / "tables.md") as scratch:
-        scratch.write_text(tables.markdown(table, measured), "utf-8")
-    print(tables.score_table(table), tables.verdict(table), sep="\n\n")
+        scratch.write_text(tables.markdown(results, table, asserted, repeats, before), "utf-8")
+    print(tables.score_table(results))
+    print(tables.claims_table(table["rows"], asserted, repeats))
     print(
         f"\nmake_tables: {len(rows)} rows -> {METRICS / 'tables.md'};"
-        f" the pictures are {METRICS / 'grids'}/*.png"
+        f" the pictures are {METRICS / 'grids'}/*.png and {METRICS / 'provenance'}/*.png"
     )
-
-
-def read(name: str, stage: str) -> dict:
-    """The content of a metrics file. Raises InputError with the command that makes it."""
-    path = METRICS / f"{name}.json"
-    if not path.exists():
-        raise InputError(f"{path} does not exist; `dvc repro {stage}` makes it")
-    return files.read_json(path)
 
 
 if __name__ == "__main__":

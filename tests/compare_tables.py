@@ -1,19 +1,37 @@
 """Compare two metrics/tables.json: exact where exactness is due, else within tolerances.
 
 Another machine gives other last bits, from which short trainings drift apart about as far as two
-seeds do; sizes and counts must not move at all. Usage: compare_tables.py COMMITTED MADE
+seeds do; sizes and counts must not move at all. Usage: compare_tables.py OLD NEW, where either is a
+file, or a revision of git, whose metrics/tables.json is meant.
 """
 
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
-EXACT = ("parameters_live", "gflop_per_image_step", "images")
-UNCOMPARED = ("train_seconds", "claim")  # another machine's speed; a difference of two scores
-RELATIVE, ABSOLUTE = 0.15, 8.0  # of a distance; two seeds of a row differ by less
+EXACT = (0.0, 0.0)
+UNCOMPARED = ("train_images_per_second", "sampling_images_per_second")  # another machine's speed
+# By measure, how far two equal runs may be apart: relative to the old value, and in any case.
+TOLERANCES = {
+    "parameters_live": EXACT,
+    "gflop_per_image": EXACT,
+    "images": EXACT,
+    "recall": (0.0, 0.1),
+    "precision": (0.0, 0.1),
+    "coverage": (0.0, 0.1),
+    "density": (0.0, 0.15),
+    "copied": (0.0, 0.08),
+    "own_query": (0.0, 0.08),
+    "seam": (0.1, 0.0),
+    "colour": (0.0, 0.1),
+    "collages": (0.0, 0.2),
+    "coherence": (0.0, 0.1),
+}
+DISTANCE = (0.15, 8.0)  # two seeds of a row differ by less
 # Its weights are neither averaged nor anywhere near converged: a score of one moment among many.
-RELATIVE_OF = {"released": 0.4}
+FACTOR = {"released": 3.0}
 
 
 def leaves(content: dict, path: tuple[str, ...] = ()):
@@ -25,6 +43,14 @@ def leaves(content: dict, path: tuple[str, ...] = ()):
             yield (*path, key), value
 
 
+def allowed(path: tuple[str, ...], old: float) -> float:
+    """How far a number may be from what it was."""
+    named = (TOLERANCES[part] for part in reversed(path) if part in TOLERANCES)
+    relative, absolute = next(named, DISTANCE)
+    factor = next((FACTOR[part] for part in path if part in FACTOR), 1.0)
+    return factor * max(absolute, relative * abs(old))
+
+
 def differences(committed: dict, made: dict) -> list[str]:
     """What differs by more than it may, a line each."""
     old, new = dict(leaves(committed)), dict(leaves(made))
@@ -34,15 +60,20 @@ def differences(committed: dict, made: dict) -> list[str]:
     for path in old.keys() & new.keys():
         if set(path) & set(UNCOMPARED):
             continue
-        relative = next((RELATIVE_OF[part] for part in path if part in RELATIVE_OF), RELATIVE)
-        allowed = 0 if set(path) & set(EXACT) else max(ABSOLUTE, relative * abs(old[path]))
-        if not math.isfinite(new[path]) or abs(new[path] - old[path]) > allowed:
-            lines.append(
-                f"{'.'.join(path)}: {new[path]} made, {old[path]} committed (±{allowed:g})"
-            )
+        most = allowed(path, old[path])
+        if not math.isfinite(new[path]) or abs(new[path] - old[path]) > most:
+            lines.append(f"{'.'.join(path)}: {new[path]} made, {old[path]} committed (±{most:g})")
     return sorted(lines)
 
 
+def read(name: str) -> dict:
+    """The tables in a file, or those of a revision."""
+    if Path(name).is_file():
+        return json.loads(Path(name).read_text())
+    words = ["git", "show", f"{name}:metrics/tables.json"]
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+
 if __name__ == "__main__":
-    found = differences(*(json.loads(Path(path).read_text()) for path in sys.argv[1:3]))
+    found = differences(*(read(name) for name in sys.argv[1:3]))
     sys.exit("\n".join(found) if found else None)

@@ -1,97 +1,169 @@
-"""The table: its order, its alignment, and a verdict that follows the numbers."""
+"""The tables: their order, their alignment, and verdicts that follow the figures."""
 
 import json
+import re
+from copy import deepcopy
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 import make_tables
-from rissole import files, tables
+import toy
+from rissole import audit, coherence, files, scores, tables
+from rissole.claims import Claim
+from rissole.copies import Drawn
 from rissole.errors import InputError
 
-REFERENCE = {
-    "fd_effnet_lite1": {
-        "floor": 99.94,
-        "reconstructed": 141.0,
-        "perfect": 150.0,
-        "perfect_reconstructed": 101.0,
-    },
-    "kd_effnet_lite1": {"floor": 0.001},
-    "fd_effnet_lite2": {
-        "floor": 98.0,
-        "reconstructed": 139.0,
-        "perfect": 148.0,
-        "perfect_reconstructed": 99.0,
-    },
-    "images": {"drawn": 500, "train": 1000, "val": 1000},
+LITE1 = "fd_effnet_lite1"
+DRAWN = 40
+LDM = {
+    "parameters_live": 1234567,
+    "gflop_per_image_step": 0.1234,
+    "train_seconds": 61.7,
+    "train_images_per_second": 77.6,
+    "train_peak_mb": 1500,
+    "images_seen": 4800,
+    "validation_loss": 0.1,
 }
-LDM = {"parameters_live": 1234567, "gflop_per_image_step": 0.1234, "train_seconds": 61.7}
+SAMPLING = {"sampling_images_per_second": 12.3, "sampling_peak_mb": 900, "steps": 20}
+MOVED = {"swapped": 0.9, "permuted": 0.2, "dropped": 1.1}
 
 
-def scored(distance):
-    """What compute_fid writes of a row at `distance` from val."""
-    of = {"val": distance, "train": distance + 1, "reconstructed": distance - 60}
-    return {"fd_effnet_lite1": of, "fd_effnet_lite2": of, "images": 500}
+def features(n, seed):
+    return np.random.default_rng(seed).normal(size=(n, 12)).astype(np.float32)
 
 
-def numbers(**distances):
-    """The table's numbers for rows at these distances."""
-    fid = {row: scored(distance) for row, distance in distances.items()}
-    return tables.numbers(fid, dict.fromkeys(fid, LDM), REFERENCE)
+def pictures(n, seed):
+    return np.random.default_rng(seed).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
 
 
-def test_a_lead_beyond_the_difference_of_two_seeds_is_a_win():
-    said = tables.verdict(numbers(rissole=180.1, no_rag=200.2, rissole_again=183.1))
-    assert (
-        "**rissole beats no_rag**: 180.1 against 200.2,"
-        " a lead of 20.1 where two seeds differ by 3.0." in said
-    )
+@pytest.fixture(scope="module")
+def measured():
+    """What the stages write of a row that was told neighbours, of one that was not, and of none."""
+    train, val, drawn = (toy.latents(n, seed=n) for n in (120, 60, DRAWN))
+    table, draw = train.table(normalise=True), torch.Generator().manual_seed(0)
+    sets = []
+    for of in (train, val, drawn):
+        rows = torch.randint(120, (len(of), 5), generator=draw)
+        sets.append(Drawn(of.look_up(table), of.codes, rows[:, 1:], rows[:, 0]))
+    detectors = [coherence.Detector(2).eval() for _ in range(2)]
+    told = {}
+    for name in ("told", "untold"):
+        if name == "untold":
+            sets = [Drawn(of.z, of.codes) for of in sets]
+        found, _ = audit.trace(sets[2], audit.Real(*sets[:2], blocks=2, query_block=0))
+        found["coherence"] = coherence.measure(
+            sets[2].z, pictures(DRAWN, 0), sets[1].z, pictures(60, 1), detectors, 2
+        )
+        told[name] = files.rounded(found | {"images": DRAWN, "held_out": 60})
+    true = scores.Features(features(60, 1), features(60, 2), features(60, 3), np.ones(60, bool))
+    fid, reference = {"images": DRAWN}, {}
+    for judge in ("efficientnet_lite1", "efficientnet_lite2"):
+        fid |= scores.score(judge, features(DRAWN, 4), np.zeros(DRAWN, bool), true)
+        reference |= scores.reference(judge, true, features(DRAWN, 5))
+    reference["coherence"] = coherence.reference(detectors, sets[1].z, 2, 0)
+    reference["images"] = {"drawn": DRAWN, "train": 60, "val": 60, "val_apart": 60}
+    told["told"]["sensitivity"] = MOVED
+    return told | {"fid": fid, "reference": reference}
 
 
-@pytest.mark.parametrize(
-    ("no_rag", "figures"), [(182.0, "a lead of 1.9 where"), (170.0, "10.1 behind where")]
-)
-def test_a_smaller_lead_or_none_is_said_to_be_no_win(no_rag, figures):
-    said = tables.verdict(numbers(rissole=180.1, no_rag=no_rag, rissole_again=177.1))
-    assert "**rissole does not beat no_rag**" in said
-    assert figures in said
-    assert "rissole beats" not in said
+@pytest.fixture
+def results(measured):
+    """Make results of rows and controls at these distances; None where a row is accused."""
+
+    def at(distance, told):
+        fid, found = deepcopy(measured["fid"]), deepcopy(measured[told])
+        fid[LITE1]["val"] = (distance or 0) + 1000
+        if distance is None:
+            del fid[LITE1]["uncopied"]
+            found["accused"] = ["own_query"]
+        else:
+            fid[LITE1]["uncopied"] = distance
+        return {"fid": fid, "audit": found}
+
+    def make(controls=None, told="told", **rows):
+        of = {row: at(distance, told) for row, distance in rows.items()}
+        return tables.Results(
+            fid={row: content["fid"] for row, content in of.items()},
+            audit={row: content["audit"] for row, content in of.items()},
+            ldm=dict.fromkeys(of, LDM),
+            sampling=dict.fromkeys(of, SAMPLING),
+            controls={row: at(distance, "untold") for row, distance in (controls or {}).items()},
+            reference=measured["reference"],
+        )
+
+    return make
 
 
-def test_the_claim_is_told_against_images_and_against_reconstructions():
-    claim = numbers(rissole=180.0, no_rag=200.0, rissole_again=183.0)["claim"]
-    assert claim["val"]["lead"] == pytest.approx(20)
-    assert claim["reconstructed"]["rissole"] == pytest.approx(120)
+def cells(table):
+    """A Markdown table as a list of dicts of stripped cells."""
+    header, _, *lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()
+    ]
+    return [dict(zip(header, line, strict=True)) for line in lines]
 
 
-def test_without_its_rows_there_is_no_claim():
-    table = numbers(rissole=180.0, whole=200.0)
-    assert "claim" not in table
-    assert "cannot be said" in tables.verdict(table)
+def test_rows_stand_in_the_order_of_what_copies_cannot_improve_and_those_without_it_last(results):
+    of = results(whole=90.0, leaked=None, rissole=20.5, released=None, no_rag=1180.0)
+    lines = cells(tables.score_table(of))
+    assert [line["row"] for line in lines] == ["rissole", "whole", "no_rag", "leaked", "released"]
+    assert [line["**uncopied**"] for line in lines] == ["20.5", "90.0", "1180.0", "-", "-"]
+    assert [line[LITE1] for line in lines] == ["1020.5", "1090.0", "2180.0", "1000.0", "1000.0"]
 
 
-def test_rows_keep_their_order_and_numbers_line_up_on_the_right():
-    header, rule, *lines = tables.score_table(numbers(whole=1180.0, rissole=99.0)).splitlines()
-    assert [line.split("|")[1].strip() for line in lines] == ["whole", "rissole"]
+def test_a_control_stands_among_the_rows_in_italics(results):
+    of = results(rissole=20.0, whole=90.0, controls={"held_out": 0.5, "collage": 50.0})
+    for table in (tables.score_table, tables.copies_table, tables.coherence_table):
+        lines = [line["row"] for line in cells(table(of))]
+        assert lines == ["*held_out*", "rissole", "*collage*", "whole"]
+
+
+def test_a_control_costs_nothing(results):
+    of = results(rissole=20.0, controls={"held_out": 0.5})
+    assert [line["row"] for line in cells(tables.cost_table(of))] == ["rissole"]
+
+
+def test_numbers_line_up_on_the_right(results):
+    header, rule, *lines = tables.score_table(results(whole=1180.0, rissole=9.0)).splitlines()
     assert len({len(line) for line in [header, rule, *lines]}) == 1
-    assert [cell[-1] for cell in rule.split("|")[2:-1]] == [":"] * 7
-    cells = [line.split("|") for line in lines]
-    assert [cell[2].strip() for cell in cells] == ["1180.0", "99.0"]
-    assert cells[0][6].strip() == "1,234,567"
+    assert {cell[-1] for cell in rule.split("|")[2:-1]} == {":"}
+    ends = [len(line.split("|")[2].rstrip()) for line in lines]
+    assert ends[0] == ends[1]
 
 
-def test_the_page_says_that_the_number_is_not_fid_and_marks_the_printed_figures():
-    page = tables.markdown(numbers(rissole=180.0), {"vqgan": {"psnr": 23.456789}})
-    assert "fd_effnet_lite1 is not FID" in page
-    assert "As printed" in page
-    assert "Not comparable" in page
-    printed = [line for line in page.splitlines() if line.startswith("| RISSOLE  ")]
-    assert [cell.strip() for cell in printed[0].split("|")[3:6]] == ["180.0", "9.82", "12.93"]
-    assert "| vqgan.psnr |  23.457 |" in page
+def test_the_last_column_holds_the_objections(results):
+    of = results(rissole=20.0, whole=30.0)
+    for audit_of in of.audit.values():
+        audit_of["accused"], audit_of["copied"] = [], {"rate": 0.1, "null": 0.1}
+        audit_of["coherence"] |= dict.fromkeys(
+            ("ratio", "lagged", "latent_ratio", "latent_lagged"), 1.0
+        )
+        audit_of["coherence"] |= {"colour_correlation": 1.0, "collage_excess": 0.0}
+    for fid in of.fid.values():
+        fid["effnet_lite1"]["recall"] = 1.0
+    of.audit["whole"]["accused"] = ["pasted"]
+    of.fid["whole"]["effnet_lite1"]["recall"] = 0.0
+    assert [line["objections"] for line in cells(tables.score_table(of))] == ["-", "pasted, recall"]
 
 
-def test_every_leaf_is_a_number(tmp_path):
-    table = numbers(rissole=180.0, no_rag=200.0, rissole_again=183.0)
+def test_headline_numbers_are_those_of_the_files(results):
+    of = results(rissole=20.0, leaked=None, controls={"held_out": 0.5})
+    rows = tables.numbers(of)["rows"]
+    assert list(rows) == ["rissole", "leaked", "held_out"]
+    assert rows["rissole"][LITE1] == 1020.0
+    assert rows["rissole"]["uncopied"] == 20.0
+    assert "uncopied" not in rows["leaked"]
+    found = of.audit["rissole"]
+    assert rows["rissole"]["copied"] == found["copied"]["rate"]
+    assert rows["rissole"]["own_query"] == found["own_query"]["rate"]
+    assert rows["rissole"]["colour"] == found["coherence"]["colour_correlation"]
+    assert rows["rissole"]["gflop_per_image"] == pytest.approx(20 * 0.1234, abs=1e-3)
+    assert not rows["held_out"].keys() & {"own_query", "parameters_live", "gflop_per_image"}
+
+
+def test_every_leaf_is_a_number(results):
     leaves = []
 
     def walk(node):
@@ -101,53 +173,172 @@ def test_every_leaf_is_a_number(tmp_path):
         else:
             leaves.append(node)
 
-    walk(table)
+    walk(tables.numbers(results(rissole=20.0, leaked=None, controls={"held_out": 0.5})))
     assert all(isinstance(leaf, int | float) for leaf in leaves)
 
 
-def test_a_nan_is_never_written(tmp_path):
+def test_a_nan_is_never_written(tmp_path, results):
     path = tmp_path / "tables.json"
     with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(path, numbers(rissole=float("nan")))
+        files.write_json(path, tables.numbers(results(rissole=float("nan"))))
     assert not path.exists()
 
 
+def test_what_copies_is_told_beside_held_out_images(results):
+    of = results(rissole=20.0)
+    of.audit["rissole"] |= {
+        "copied": {"rate": 0.25, "null": 0.014},
+        "own_query": {"rate": 1.0, "null": 0.02},
+        "pasted": {"chance": 0.123},
+        "ranks": [0.5, 0.3, 0.2],
+    }
+    (line,) = cells(tables.copies_table(of))
+    assert line["copied"] == "25 (1) %"
+    assert line["own query"] == "100 (2) %"
+    assert line["pasted"] == "0.12"
+    assert line["rank 1"] == "50%"
+    assert [line[name] for name in MOVED] == ["0.90", "0.20", "1.10"]
+
+
+def test_a_row_that_was_told_no_neighbours_cannot_have_copied_them(results):
+    (line,) = cells(tables.copies_table(results(told="untold", no_rag=20.0)))
+    missing = {name for name, cell in line.items() if cell == "-"}
+    assert missing == {"own query", "own neighbours", "inside them", "pasted", "rank 1", *MOVED}
+
+
+def test_the_cost_of_a_drawn_image_is_that_of_all_its_steps(results):
+    of = results(rissole=20.0, whole=30.0)
+    of.sampling["whole"] = SAMPLING | {"steps": 100}
+    lines = cells(tables.cost_table(of))
+    assert [line["GFLOP per drawn image"] for line in lines] == ["2.47", "12.34"]
+    assert lines[0]["live parameters"] == "1,234,567"
+
+
+def claim(**changes):
+    entry = {"says": "So it is", "measure": "uncopied", "row": "a", "relation": "below"}
+    return Claim(**(entry | {"than": "b", "margin": 2.0, "holds": True} | changes))
+
+
+def test_claims_are_told_with_their_figures_and_whether_they_hold():
+    rows = {"a": {"uncopied": 10.0}, "a_again": {"uncopied": 12.0}, "b": {"uncopied": 31.25}}
+    asserted = [claim(), claim(relation="above"), claim(than="c"), claim(measure="colour")]
+    lines = cells(tables.claims_table(rows, asserted, [["a", "a_again"]]))
+    assert [line["holds"] for line in lines] == ["yes", "**no**", *["cannot be said"] * 2]
+    assert [line["row / the other"] for line in lines] == ["11 / 31.25"] * 2 + ["11 / -", "- / -"]
+    assert [line["spread"] for line in lines] == ["1.4", "1.4", "1.4", "-"]
+    assert {line["claim"] for line in lines} == {"So it is"}
+
+
+def test_what_a_claim_says_it_holds_does_not_count_in_the_table():
+    rows = {"a": {"uncopied": 10.0}, "a_again": {"uncopied": 12.0}, "b": {"uncopied": 31.25}}
+    for holds in (True, False):
+        table = tables.claims_table(rows, [claim(holds=holds)], [["a", "a_again"]])
+        assert cells(table)[0]["holds"] == "yes"
+
+
+def page(of, asserted=(), repeats=()):
+    table = tables.numbers(of)
+    before = {"vqgan": {"psnr": 23.456789}, "retrieval": {"latent": {"kind": "exact"}}}
+    return tables.markdown(of, table, list(asserted), list(repeats), before)
+
+
+def test_the_page_says_that_the_number_is_not_fid_and_marks_the_printed_figures(results):
+    written = page(results(rissole=20.0, rissole_again=22.0), [claim(row="rissole")])
+    assert f"{LITE1} is not FID" in written
+    assert "As printed" in written
+    assert "Not comparable" in written
+    printed = [line for line in written.splitlines() if re.match(r"\| RISSOLE +\| rissole", line)]
+    assert [cell.strip() for cell in printed[0].split("|")[3:6]] == ["1020.0", "9.82", "12.93"]
+    assert re.search(r"\| vqgan\.psnr +\| +23\.457 \|", written)
+    assert re.search(r"\| retrieval\.latent\.kind +\| +exact \|", written)
+
+
+def test_the_page_names_the_rows_that_a_spread_is_of(results):
+    of = results(rissole=20.0, rissole_again=22.0)
+    assert "(rissole and rissole_again)" in page(of, [claim()], [["rissole", "rissole_again"]])
+    assert "(there are none here)" in page(of, [claim()])
+
+
+def test_the_page_holds_every_table(results):
+    of = results(rissole=20.0, leaked=None, controls={"held_out": 0.5})
+    written = page(of, [claim(row="rissole")])
+    for make in (
+        tables.score_table,
+        tables.copies_table,
+        tables.coherence_table,
+        tables.cost_table,
+    ):
+        assert make(of) in written
+    assert tables.claims_table(tables.numbers(of)["rows"], [claim(row="rissole")], []) in written
+
+
+def test_of_ablations_those_with_other_seeds_share_a_line_with_their_mean(results):
+    of = results(rissole=20.0, rissole_again=26.0, whole=90.0, leaked=None)
+    rows = tables.numbers(of)["rows"]
+    names = ["rissole", "rissole_again", "whole", "leaked"]
+    lines = cells(tables.ablation_table(names, rows, [["rissole", "rissole_again"]]))
+    assert [line["row"] for line in lines] == ["rissole", "whole", "leaked"]
+    assert [line["seeds"] for line in lines] == ["2", "1", "1"]
+    assert [line["uncopied"] for line in lines] == ["23.0 ± 4.2", "90.0", "-"]
+
+
 @pytest.fixture
-def measured(tmp_path, monkeypatch):
-    """A folder with the metrics of two rows and their params.yaml."""
+def folder(tmp_path, monkeypatch, results, measured):
+    """A folder with the metrics of three rows of two variants, and their params.yaml."""
     monkeypatch.chdir(tmp_path)
-    rows = {"no_rag": {"context": "latents"}, "whole": {"context": "latents", "blocks": 1}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"variants": rows}, sort_keys=False))
-    for row, distance in zip(rows, (200.0, 180.0), strict=True):
-        files.write_json(tmp_path / f"metrics/fid/{row}.json", scored(distance))
-        files.write_json(tmp_path / f"metrics/ldm/{row}.json", LDM)
-    files.write_json(tmp_path / "metrics/reference.json", REFERENCE)
-    files.write_json(tmp_path / "metrics/vqgan.json", {"psnr": 23.0})
-    files.write_json(tmp_path / "metrics/retrieval.json", {"latent": {"kind": "exact"}})
-    return tmp_path / "metrics"
+    variants = {"no_rag": {"context": "latents"}, "whole": {"context": "latents", "blocks": 1}}
+    rows = {name: {"variant": name, "context": "latents"} for name in variants}
+    rows["whole_more"] = rows["whole"] | {"sample": {"steps": 10}}
+    content = {"seed": 0, "blocks": 2, "variants": variants, "rows": rows, "retrievals": {}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    of = results(told="untold", no_rag=200.0, whole=180.0, whole_more=170.0)
+    metrics = tmp_path / "metrics"
+    for kind in ("fid", "audit", "sampling"):
+        for row in rows:
+            files.write_json(metrics / kind / f"{row}.json", getattr(of, kind)[row])
+    for variant in variants:
+        files.write_json(metrics / "ldm" / f"{variant}.json", LDM)
+    files.write_json(metrics / "reference.json", measured["reference"])
+    controls = {"held_out": {"fid": measured["fid"], "audit": measured["untold"]}}
+    files.write_json(metrics / "controls.json", controls)
+    files.write_json(metrics / "vqgan.json", {"psnr": 23.0})
+    files.write_json(metrics / "retrieval.json", {"latent": {"kind": "exact"}})
+    (metrics / "claims.yaml").write_text(
+        yaml.safe_dump([claim(row="whole", than="no_rag").model_dump()])
+    )
+    return metrics
 
 
-def test_the_stage_prints_the_table_and_where_the_pictures_are(measured, capsys):
+def test_the_stage_prints_scores_and_claims_and_where_the_pictures_are(folder, capsys):
     make_tables.main()
     printed = capsys.readouterr().out
-    assert "no_rag" in printed
     assert "metrics/grids/*.png" in printed.splitlines()[-1]
-    rows = json.loads((measured / "tables.json").read_text())["rows"]
-    assert list(rows) == ["no_rag", "whole"]
-    assert rows["whole"]["fd_effnet_lite1"] == 180.0
-    assert tables.score_table(json.loads((measured / "tables.json").read_text())) in printed
-    assert "retrieval.latent.kind" in (measured / "tables.md").read_text()
+    assert "cannot be said" in printed
+    rows = json.loads((folder / "tables.json").read_text())["rows"]
+    assert list(rows) == ["no_rag", "whole", "whole_more", "held_out"]
+    assert rows["whole"]["uncopied"] == 180.0
+    written = (folder / "tables.md").read_text()
+    assert "retrieval.latent.kind" in written
+    tables_printed = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(tables_printed) == 2 + 4 + 2 + 1
+    assert all(line in written for line in tables_printed)
 
 
 @pytest.mark.parametrize(
-    ("path", "stage"),
+    "path",
     [
-        ("fid/whole", "compute_fid@whole"),
-        ("ldm/no_rag", "train_ldm@no_rag"),
-        ("reference", "extract_features"),
+        "fid/whole_more",
+        "audit/no_rag",
+        "sampling/whole",
+        "ldm/whole",
+        "controls",
+        "reference",
+        "vqgan",
+        "retrieval",
     ],
 )
-def test_a_missing_file_is_named_with_the_command_that_makes_it(measured, path, stage):
-    (measured / f"{path}.json").unlink()
-    with pytest.raises(InputError, match=rf"{path}\.json does not exist; `dvc repro {stage}`"):
+def test_a_missing_file_is_named_with_the_command_that_makes_it(folder, path):
+    (folder / f"{path}.json").unlink()
+    with pytest.raises(InputError, match=rf"{path}\.json does not exist; `dvc repro"):
         make_tables.main()
+    assert not (folder / "tables.md").exists()

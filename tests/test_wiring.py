@@ -11,12 +11,13 @@ ROOT = Path(__file__).parents[1]
 STAGES = ROOT / "stages"
 # The floors of stages/rissole, from the ground up; a module imports from its own floor never.
 FLOORS = [
-    "errors compat blocks schema",
-    "config files diffusion",
-    "runtime latents quantiser efficientnet sources",
+    "errors compat blocks schema distances",
+    "config claims files diffusion frechet kernel manifold",
+    "runtime latents quantiser efficientnet sources copies seams",
     "images vqgan conditioning unet judges scores retrieval",
-    "vqgan_loss denoiser tables",
-    "vqgan_training ldm_training sampling",
+    "vqgan_loss denoiser coherence audit features objections",
+    "vqgan_training ldm_training sampling controls tables",
+    "drawing sensitivity",
 ]
 
 
@@ -52,17 +53,25 @@ def reached(path: Path) -> set[Path]:
     return found
 
 
+def name_of(stage) -> str:
+    """A stage's name without its row and its file."""
+    return stage.addressing.rpartition(":")[2].partition("@")[0]
+
+
 def script(stage) -> Path:
     return ROOT / next(word for word in stage.cmd.split() if word.endswith(".py"))
 
 
-def test_every_script_is_a_stage_of_its_name_and_every_stage_a_script():
-    named = {name.partition("@")[0] for name in DAG}
-    assert named == {path.stem for path in STAGES.glob("*.py")}
-    assert all(script(stage).stem == name.partition("@")[0] for name, stage in DAG.items())
+def test_every_script_but_the_tracing_is_a_stage_of_its_name_and_every_stage_a_script():
+    named = {name_of(stage) for stage in DAG.values()}
+    assert named | {"trace_sample"} == {path.stem for path in STAGES.glob("*.py")}
+    assert all(script(stage).stem == name_of(stage) for stage in DAG.values())
 
 
-@pytest.mark.parametrize("name", DAG)
+ONE_OF_EACH = list({(stage.path, name_of(stage)): key for key, stage in DAG.items()}.values())
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_code_dependencies_are_the_imports(name):
     declared = {Path(dep.fs_path) for dep in DAG[name].deps if dep.fs_path.endswith(".py")}
     assert declared == reached(script(DAG[name]))
@@ -95,8 +104,8 @@ def test_every_row_s_loss_curve_is_in_the_common_plot():
 
 def test_k_is_read_by_the_neighbour_tables_alone():
     readers = {
-        name.partition("@")[0]
-        for name, stage in DAG.items()
+        name_of(stage)
+        for stage in DAG.values()
         if any("k" in getattr(dep, "params", []) for dep in stage.deps)
     }
     assert readers == {"retrieve_neighbours"}
@@ -108,3 +117,21 @@ def test_the_top_level_is_what_the_readme_shows():
     folders = {"stages", "data", "metrics", "tests"}
     files = {"params.yaml", "dvc.yaml", "dvc.lock", "requirements.txt", "constraints.txt"}
     assert visible <= folders | files | {"README.md", "LICENSE"}
+
+
+def test_the_ablations_stages_are_those_of_the_main_pipeline():
+    main, ablations = (
+        yaml.safe_load((ROOT / path).read_text())["stages"]
+        for path in ("dvc.yaml", "stages/ablations/dvc.yaml")
+    )
+    for name in ablations.keys() & main.keys():
+        ours, theirs = ablations[name]["do"], main[name]["do"]
+        assert [dep.replace("ablations/", "") for dep in ours["deps"]] == theirs["deps"], name
+        shared = [key for key in ours["params"] if isinstance(key, str)]
+        assert shared == [key for key in theirs["params"] if "{key}" not in key], name
+
+
+def test_a_bare_repro_does_not_depend_on_the_ablations():
+    for name, stage in DAG.items():
+        if not name.startswith("stages/ablations"):
+            assert not any("ablations" in dep.def_path for dep in stage.deps), name
