@@ -17,7 +17,7 @@ def main() -> None:
     names = dict.fromkeys(name for rows in settings.ablations.tables.values() for name in rows)
     rows, repeats = {name: settings.row(name) for name in names}, settings.repeats(names)
     results = tables.read(rows, files.read_json(METRICS / "reference.json"), controls={})
-    table = tables.numbers(results)["rows"]
+    table = tables.numbers(results)
     asserted = claims.read(METRICS / "claims.yaml")
     parts = ["# Ablations", "Mean and standard deviation over the seeds; never the best of them."]
     for title, members in settings.ablations.tables.items():
@@ -26,7 +26,7 @@ def main() -> None:
     page = "\n\n".join(parts) + "\n"
 
     folder = METRICS / "ablations"
-    files.write_json(folder / "tables.json", {"rows": table})
+    files.write_json(folder / "tables.json", table)
     with files.replacing(folder / "tables.md") as scratch:
         scratch.write_text(page, "utf-8")
     print(page)

@@ -33,7 +33,7 @@ def main() -> None:
     with files.replacing(METRICS / "tables.md") as scratch:
         scratch.write_text(tables.markdown(results, table, asserted, repeats, before), "utf-8")
     print(tables.score_table(results))
-    print(tables.claims_table(table["rows"], asserted, repeats))
+    print(tables.claims_table(table, asserted, repeats))
     print(
         f"\nmake_tables: {len(rows)} rows -> {METRICS / 'tables.md'};"
         f" the pictures are {METRICS / 'grids'}/*.png and {METRICS / 'provenance'}/*.png"

@@ -86,4 +86,4 @@ def test_a_table_is_read_from_a_file_or_from_a_revision(tmp_path):
     path = tmp_path / "tables.json"
     path.write_text(json.dumps(TABLE))
     assert compare_tables.read(str(path)) == TABLE
-    assert compare_tables.read("HEAD").keys() >= {"rows", "reference"}
+    assert compare_tables.read("HEAD").keys() >= {"rissole", "no_rag"}

@@ -150,7 +150,7 @@ def test_the_last_column_holds_the_objections(results):
 
 def test_headline_numbers_are_those_of_the_files(results):
     of = results(rissole=20.0, leaked=None, controls={"held_out": 0.5})
-    rows = tables.numbers(of)["rows"]
+    rows = tables.numbers(of)
     assert list(rows) == ["rissole", "leaked", "held_out"]
     assert rows["rissole"][LITE1] == 1020.0
     assert rows["rissole"]["uncopied"] == 20.0
@@ -269,12 +269,12 @@ def test_the_page_holds_every_table(results):
         tables.cost_table,
     ):
         assert make(of) in written
-    assert tables.claims_table(tables.numbers(of)["rows"], [claim(row="rissole")], []) in written
+    assert tables.claims_table(tables.numbers(of), [claim(row="rissole")], []) in written
 
 
 def test_of_ablations_those_with_other_seeds_share_a_line_with_their_mean(results):
     of = results(rissole=20.0, rissole_again=26.0, whole=90.0, leaked=None)
-    rows = tables.numbers(of)["rows"]
+    rows = tables.numbers(of)
     names = ["rissole", "rissole_again", "whole", "leaked"]
     lines = cells(tables.ablation_table(names, rows, [["rissole", "rissole_again"]]))
     assert [line["row"] for line in lines] == ["rissole", "whole", "leaked"]
@@ -314,7 +314,7 @@ def test_the_stage_prints_scores_and_claims_and_where_the_pictures_are(folder, c
     printed = capsys.readouterr().out
     assert "metrics/grids/*.png" in printed.splitlines()[-1]
     assert "cannot be said" in printed
-    rows = json.loads((folder / "tables.json").read_text())["rows"]
+    rows = json.loads((folder / "tables.json").read_text())
     assert list(rows) == ["no_rag", "whole", "whole_more", "held_out"]
     assert rows["whole"]["uncopied"] == 180.0
     written = (folder / "tables.md").read_text()

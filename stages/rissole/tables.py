@@ -79,7 +79,7 @@ def read(rows: dict[str, schema.Row], reference: dict, controls: dict) -> Result
 
 
 def numbers(results: Results) -> dict:
-    """The headline numbers, few and flat, for `dvc metrics diff`: by row, and the reference."""
+    """The headline numbers, few and flat, for `dvc metrics diff`: by row and measure."""
     first, second = scores.frechet_keys(results.reference)
     short = next(name for name in scores.SHORT.values() if name in results.reference)
     rows = {}
@@ -106,7 +106,7 @@ def numbers(results: Results) -> dict:
             rows[row]["train_images_per_second"] = results.ldm[row]["train_images_per_second"]
             drawing = results.sampling[row]["sampling_images_per_second"]
             rows[row]["sampling_images_per_second"] = drawing
-    return {"rows": rows, "reference": results.reference}
+    return rows
 
 
 def gflop(results: Results, row: str) -> float:
@@ -134,7 +134,7 @@ def markdown(
         score_table(results),
         _how_to_read(results.reference),
         "## What the numbers say",
-        claims_table(table["rows"], asserted, repeats),
+        claims_table(table, asserted, repeats),
         "A spread is the standard deviation of equal rows with other seeds, widened where few tell"
         f" it ({_named(repeats)}).",
         "## More distances",
