@@ -1,10 +1,11 @@
 """Look for copies and seams in the samples of one row, and show where they come from.
 
 Reads the samples, the latents, the row's neighbour table and denoiser, and the reference. Writes
-every test with its null to metrics/audit/<row>.json; of each image the nearest train image and the
-nearest train block at each position, and whether it is a copy, to data/audit/<row>.parquet; and a
-picture of the first images beside all that to metrics/provenance/<row>.png. Fails if images are
-their own queries more often than chance, unless the row `may_copy`.
+every test with its null to metrics/audit/<row>.json; of each image the nearest train image, the
+nearest train block at each position (that of its query aside), and whether it is a copy, to
+data/audit/<row>.parquet; and a picture of the first images beside all that to
+metrics/provenance/<row>.png. Fails if images are their own queries more often than chance, unless
+the row `may_copy`.
 """
 
 from pathlib import Path
