@@ -225,7 +225,7 @@ def test_claims_are_told_with_their_figures_and_whether_they_hold():
     lines = cells(tables.claims_table(rows, asserted, [["a", "a_again"]]))
     assert [line["holds"] for line in lines] == ["yes", "**no**", *["cannot be said"] * 2]
     assert [line["row / the other"] for line in lines] == ["11 / 31.25"] * 2 + ["11 / -", "- / -"]
-    assert [line["spread"] for line in lines] == ["1.4", "1.4", "1.4", "-"]
+    assert [line["spread"] for line in lines] == ["9.2", "9.2", "9.2", "-"]
     assert {line["claim"] for line in lines} == {"So it is"}
 
 

@@ -85,12 +85,19 @@ def figure(rows: dict[str, dict], groups: list[list[str]], row: str, measure: st
     return float(np.mean(values)) if values and measure in rows.get(row, {}) else None
 
 
+def unit(claim: Claim, rows: dict[str, dict], groups: list[list[str]]) -> float | None:
+    """The spread that a claim is measured in: that of its own two rows, else that of all."""
+    own = [group for group in groups if claim.row in group or claim.than in group]
+    found = spread(rows, own, claim.measure)
+    return spread(rows, groups, claim.measure) if found is None else found
+
+
 def holds(claim: Claim, rows: dict[str, dict], groups: list[list[str]]) -> bool | None:
     """Whether a claim holds; None where a row, its measure or a spread is missing."""
     of, than = (figure(rows, groups, row, claim.measure) for row in (claim.row, claim.than))
-    unit = spread(rows, groups, claim.measure)
-    if None in (of, than, unit):
+    spreads = unit(claim, rows, groups)
+    if None in (of, than, spreads):
         return None
     if claim.relation == "level":
-        return abs(of - than) < claim.margin * unit
-    return (of - than if claim.relation == "above" else than - of) > claim.margin * unit
+        return abs(of - than) < claim.margin * spreads
+    return (of - than if claim.relation == "above" else than - of) > claim.margin * spreads

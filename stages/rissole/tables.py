@@ -31,6 +31,10 @@ CONTRADICTIONS = (
     " authors' notebook.",
 )
 MISSING = "-"
+SPREAD = (
+    "A spread is the standard deviation of the two rows over seeds, or that of all rows trained"
+    " twice where these were not, widened where few seeds tell it."
+)
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,7 @@ def markdown(
         _how_to_read(results.reference),
         "## What the numbers say",
         claims_table(table, asserted, repeats),
-        "A spread is the standard deviation of equal rows with other seeds, widened where few tell"
-        f" it ({_named(repeats)}).",
+        SPREAD + f" Trained twice: {_named(repeats)}.",
         "## More distances",
         distance_table(results),
         "Frechet distances from val, train and reconstructed images. `infinity`: that from val"
@@ -314,7 +317,7 @@ def claims_table(rows: dict[str, dict], asserted: list[Claim], repeats: list[lis
     """The claims with their figures, and whether they hold."""
     lines = []
     for claim in asserted:
-        spread = claims.spread(rows, repeats, claim.measure)
+        spread = claims.unit(claim, rows, repeats)
         said = claims.holds(claim, rows, repeats)
         values = [
             claims.figure(rows, repeats, row, claim.measure) for row in (claim.row, claim.than)
