@@ -255,8 +255,9 @@ def test_the_page_says_that_the_number_is_not_fid_and_marks_the_printed_figures(
 
 def test_the_page_names_the_rows_that_a_spread_is_of(results):
     of = results(rissole=20.0, rissole_again=22.0)
-    assert "Trained twice: rissole and rissole_again." in page(of, [claim()], [["rissole", "rissole_again"]])
-    assert "(there are none here)" in page(of, [claim()])
+    repeats = [["rissole", "rissole_again"]]
+    assert "Trained twice: rissole and rissole_again." in page(of, [claim()], repeats)
+    assert "Trained twice: there are none here." in page(of, [claim()])
 
 
 def test_the_page_holds_every_table(results):
