@@ -40,6 +40,7 @@ TINY = {
     "presets.quick.sample.images": 12,
     "presets.quick.sample.steps": 2,
 }
+TABLES = ["main", "released"]  # the controls' and that row's
 PER_ROW = ("train_ldm", "sample_images", "extract_features", "audit_samples", "compute_fid")
 ROWS = ["no_rag", "released"]  # one without neighbours, one that reads k
 
@@ -71,6 +72,7 @@ def clone(tmp_path_factory):
     overrides = [f"{key}={value}" for key, value in TINY.items()]
     for section in ("variants", "rows"):
         overrides += [f"~{section}.{row}" for row in params[section].keys() - set(ROWS)]
+    overrides += [f"~retrievals.{table}" for table in params["retrievals"].keys() - set(TABLES)]
     apply_overrides(folder / "params.yaml", overrides)
     run(folder, "git", "init", "-q")
     start = time.monotonic()
