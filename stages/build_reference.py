@@ -74,7 +74,9 @@ def main() -> None:
         for number, half in enumerate((z["train"][::2], z["train"][1::2]))
     ]
     coherence.save(REFERENCE / "collages.safetensors", trained)
-    numbers["coherence"] = coherence.reference(trained, z["val"], settings.blocks, settings.seed)
+    numbers["coherence"] = coherence.reference(
+        trained, z["val"].to(device), settings.blocks, settings.seed
+    )
     numbers["images"] = {"drawn": drawn, "train": len(train), "val": len(val)}
     numbers["images"]["val_apart"] = int(apart.sum())
     files.write_json(METRICS / "reference.json", numbers)

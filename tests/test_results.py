@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 
 import pytest
 import yaml
@@ -18,14 +17,13 @@ def settings(tmp_path_factory):
     for name in ("params.yaml", "stages/ablations/params.yaml"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(committed(name))
-    yield config.read(folder / "params.yaml")
-    shutil.rmtree(folder)
+    return config.read(folder / "params.yaml")
 
 
 def names(settings, table: str) -> list[str]:
     if table == "metrics":
         return [*settings.rows]
-    return [*{name: 0 for rows in settings.ablations.tables.values() for name in rows}]
+    return [*dict.fromkeys(sum(settings.ablations.tables.values(), []))]
 
 
 TABLES = ["metrics", "metrics/ablations"]

@@ -128,7 +128,7 @@ def markdown(
         results: of all rows.
         table: their `numbers`.
         asserted: the claims.
-        repeats: rows that differ in seeds only (`claims.repeats`).
+        repeats: rows that differ in seeds only (`config.Settings.repeats`).
         before: content of other metrics files by name; each number gets a line.
     """
     first = scores.frechet_keys(results.reference)[0]
@@ -340,7 +340,7 @@ def ablation_table(names: list[str], rows: dict[str, dict], repeats: list[list[s
     Args:
         names: of rows.
         rows: their headline numbers (`numbers`).
-        repeats: rows that differ in nothing but seeds (`claims`).
+        repeats: rows that differ in seeds only (`config.Settings.repeats`).
     """
     lines, done = [], set()
     for name in names:
