@@ -14,22 +14,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rissole import (
-    audit,
-    blocks,
-    coherence,
-    config,
-    denoiser,
-    features,
-    files,
-    images,
-    latents,
-    runtime,
-    sensitivity,
-)
-from rissole.conditioning import read_neighbours
-from rissole.copies import Drawn
-from rissole.errors import InputError
+from rissole.auditing import audit, coherence, sensitivity
+from rissole.auditing.copies import Drawn
+from rissole.dataset import images
+from rissole.denoiser import denoiser
+from rissole.denoiser.conditioning import read_neighbours
+from rissole.ground import config, files, runtime
+from rissole.ground.errors import InputError
+from rissole.judging import features
+from rissole.latent import blocks, latents
 
 LATENTS, REFERENCE = Path("data/latents"), Path("data/reference")
 SHOWN, SHOWN_NEIGHBOURS = 8, 4  # images, and neighbours of each, in the picture
@@ -69,7 +62,7 @@ def main(row: str) -> None:
     whole, by_block = traces.whole, traces.by_block
     columns = {
         "copied": pa.array(traces.copied.numpy()),
-        "vouched": pa.array([not numbers["accused"]] * len(drawn)),
+        "vouched": pa.array([traces.vouched] * len(drawn)),
         "nearest": pa.array(train.ids[whole.rows[:, 0].numpy()]),
         "distance": pa.array(whole.distances[:, 0].numpy()),
         "nearest_by_block": files.lists_column(

@@ -11,7 +11,9 @@ from typing import get_args
 
 import numpy as np
 
-from rissole import config, files, latents, retrieval, runtime, schema
+from rissole.ground import config, files, runtime, schema
+from rissole.latent import latents
+from rissole.retrieval import search
 
 LATENTS, INDEX, METRICS = Path("data/latents"), Path("data/index"), Path("metrics/retrieval.json")
 PROBES = 1000  # val images that the recall is measured on
@@ -24,10 +26,10 @@ def main():
     probes = runtime.evenly(len(val), PROBES)
     metrics = {}
     for query in get_args(schema.Query):
-        vectors = retrieval.query_vectors(train, np.arange(len(train)), query, settings.blocks)
-        retrieval.build(vectors, settings.index, INDEX / query)
-        index = retrieval.open(INDEX / query, vectors)
-        queries = retrieval.query_vectors(val, probes, query, settings.blocks)
+        vectors = search.query_vectors(train, np.arange(len(train)), query, settings.blocks)
+        search.build(vectors, settings.index, INDEX / query)
+        index = search.open(INDEX / query, vectors)
+        queries = search.query_vectors(val, probes, query, settings.blocks)
         metrics[query] = files.read_json(INDEX / query / "index.json") | measure(index, queries)
     files.write_json(METRICS, metrics)
     found = ", ".join(
@@ -36,12 +38,12 @@ def main():
     print(f"build_index: {len(train):,} rows, {found} -> {INDEX}")
 
 
-def measure(index: retrieval.Index, queries: np.ndarray) -> dict[str, float]:
+def measure(index: search.Index, queries: np.ndarray) -> dict[str, float]:
     """Recall at 20 against exact search, and queries per second to two digits."""
     started = perf_counter()
     rows, _ = index.search(queries, 20)
     seconds = perf_counter() - started
-    exact, _ = retrieval.Exact(index.vectors).search(queries, 20)
+    exact, _ = search.Exact(index.vectors).search(queries, 20)
     hits = (rows[:, :, None] == exact[:, None]) & (exact[:, None] >= 0)
     return {
         "recall_at_20": round(float(hits.sum() / (exact >= 0).sum()), 4),

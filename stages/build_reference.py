@@ -12,18 +12,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rissole import (
-    coherence,
-    config,
-    features,
-    files,
-    images,
-    judges,
-    latents,
-    runtime,
-    scores,
-    vqgan,
-)
+from rissole.auditing import coherence
+from rissole.dataset import images
+from rissole.first_stage import vqgan
+from rissole.ground import config, files, runtime
+from rissole.judging import features, judges, scores
+from rissole.latent import latents
 
 SPLIT, LATENTS, VQGAN = Path("data/split"), Path("data/latents"), Path("data/vqgan")
 REFERENCE, METRICS = Path("data/reference"), Path("metrics")

@@ -7,8 +7,9 @@ Inception weights are given.
 
 from pathlib import Path
 
-from rissole import config, features, files, runtime, scores
-from rissole.errors import InputError
+from rissole.ground import config, files, runtime
+from rissole.ground.errors import InputError
+from rissole.judging import features, scores
 
 REFERENCE = Path("data/reference")
 

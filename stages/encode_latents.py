@@ -12,7 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rissole import config, images, latents, runtime, vqgan
+from rissole.dataset import images
+from rissole.first_stage import vqgan
+from rissole.ground import config, runtime
+from rissole.latent import latents
 
 SPLIT, LATENTS = Path("data/split"), Path("data/latents")
 BATCH = 64  # images; twice as fast on a CPU as 256

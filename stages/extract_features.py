@@ -6,7 +6,9 @@ images, weights, resize and versions.
 
 from pathlib import Path
 
-from rissole import config, features, images, judges, runtime
+from rissole.dataset import images
+from rissole.ground import config, runtime
+from rissole.judging import features, judges
 
 
 def main(row: str) -> None:

@@ -6,38 +6,26 @@ metrics/ablations/tables.json and metrics/ablations/tables.md, and prints the la
 
 from pathlib import Path
 
-from rissole import claims, config, files, runtime, tables
+from rissole.ground import config, files, runtime
+from rissole.results import claims, measurements, pages
 
 METRICS = Path("metrics")
-HOW_TO_READ = (
-    "Mean and standard deviation over the seeds; never the best of them. The rows of a table differ"
-    " from `rissole` in the one thing that they are named for. With four blocks per side the inside"
-    " of a block is so small that held-out images equal train images there as well: `copied` names"
-    " all of them, and leaves no `uncopied` score."
-)
 
 
 def main() -> None:
     """Make the tables."""
     settings = config.read()
-    names = dict.fromkeys(name for rows in settings.ablations.tables.values() for name in rows)
-    rows, repeats = {name: settings.row(name) for name in names}, settings.repeats(names)
-    results = tables.read(rows, files.read_json(METRICS / "reference.json"), controls={})
-    table = tables.numbers(results)
-    asserted = claims.read(METRICS / "ablations/claims.yaml")
-    parts = ["# Ablations", HOW_TO_READ]
-    for title, members in settings.ablations.tables.items():
-        parts += [f"## {title}", tables.ablation_table(members, table, repeats)]
-    parts += ["## What the numbers say", tables.claims_table(table, asserted, repeats)]
-    parts += [tables.SPREAD]
-    page = "\n\n".join(parts) + "\n"
-
+    members = settings.ablations.tables
+    rows = {name: settings.row(name) for names in members.values() for name in names}
+    results = measurements.read(rows, files.read_json(METRICS / "reference.json"), controls={})
     folder = METRICS / "ablations"
-    files.write_json(folder / "tables.json", table)
-    with files.replacing(folder / "tables.md") as scratch:
-        scratch.write_text(page, "utf-8")
+    asserted = claims.read(folder / "claims.yaml")
+    page = pages.ablations_page(results, members, asserted, settings.repeats(rows))
+
+    files.write_json(folder / "tables.json", measurements.numbers(results))
+    files.write_text(folder / "tables.md", page)
     print(page)
-    print(f"make_ablation_tables: {len(names)} rows -> {folder}/tables.md")
+    print(f"make_ablation_tables: {len(rows)} rows -> {folder}/tables.md")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Join what the stages measured into tables, and check what the project asserts.
+"""Put the scores and audits of all rows into tables, and check the claims against them.
 
-Reads the metrics of every row, those of the controls and those that belong to none, and the claims.
-Writes metrics/tables.json for `dvc metrics diff` and metrics/tables.md for people, and prints the
-scores.
+Reads the metrics of every stage and metrics/claims.yaml. Writes metrics/tables.md, with all
+figures, and metrics/tables.json, with the headline numbers, which `dvc metrics diff` compares;
+prints the table of scores.
 """
 
 from pathlib import Path
 
-from rissole import claims, config, files, runtime, tables
+from rissole.ground import config, files, runtime
+from rissole.results import claims, measurements, pages, tables
 
 METRICS = Path("metrics")
 
@@ -17,21 +18,14 @@ def main() -> None:
     settings = config.read()
     rows = settings.rows
     controls = files.read_json(METRICS / "controls.json")
-    results = tables.read(rows, files.read_json(METRICS / "reference.json"), controls)
-    before = {
-        "vqgan": files.read_json(METRICS / "vqgan.json"),
-        "retrieval": files.read_json(METRICS / "retrieval.json"),
-        "neighbours": {
-            table: files.read_json(files.measured("neighbours", table))
-            for table in settings.retrievals
-        },
-    }
-    table = tables.numbers(results)
+    results = measurements.read(rows, files.read_json(METRICS / "reference.json"), controls)
+    before = measurements.read_before(settings.retrievals)
     asserted, repeats = claims.read(METRICS / "claims.yaml"), settings.repeats(rows)
+    table = measurements.numbers(results)
 
     files.write_json(METRICS / "tables.json", table)
-    with files.replacing(METRICS / "tables.md") as scratch:
-        scratch.write_text(tables.markdown(results, table, asserted, repeats, before), "utf-8")
+    page = pages.scores_page(results, asserted, repeats, before)
+    files.write_text(METRICS / "tables.md", page)
     print(tables.score_table(results))
     print(tables.claims_table(table, asserted, repeats))
     print(

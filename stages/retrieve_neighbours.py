@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rissole import config, files, latents, retrieval, runtime
+from rissole.ground import config, files, runtime
+from rissole.latent import latents
+from rissole.retrieval import neighbours, search
 
 LATENTS, INDEX, NEIGHBOURS = Path("data/latents"), Path("data/index"), Path("data/neighbours")
 
@@ -21,24 +23,25 @@ def main(name: str):
     table = settings.retrieval(name)
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
     query = "latent" if table.query == "random" else table.query
-    database = retrieval.query_vectors(train, np.arange(len(train)), query, settings.blocks)
-    index = retrieval.open(INDEX / query, database)
-    index = retrieval.choose(index, table, settings.seed)
+    database = search.query_vectors(train, np.arange(len(train)), query, settings.blocks)
+    index = search.open(INDEX / query, database)
+    index = search.choose(index, table, settings.seed)
     folder = NEIGHBOURS / name
 
-    found = retrieval.neighbours(index, train, train, database, table.k, table.exclude)
+    found = neighbours.find(index, train, train, database, table.k, table.exclude)
     write(folder / "train.parquet", table.query, train.ids, *found)
     used = train.rows(found[0])
-    files.write_json(
-        files.measured("neighbours", name),
-        retrieval.hubs(used, len(train)) | {"cosine": round(float(found[1].mean()), 4)},
-    )
+    measured = neighbours.hubs(used, len(train)) | {"cosine": round(float(found[1].mean()), 4)}
+    groups = train.group_numbers()
+    if groups is not None:
+        measured["own_group"] = neighbours.own_group(used, groups.numpy())
+    files.write_json(files.measured("neighbours", name), measured)
     queries = np.flatnonzero(train.ids == train.originals)
     queries = np.random.default_rng(settings.seed).permutation(queries)[: settings.queries]
     write(folder / "queries.parquet", table.query, train.ids[queries], *(x[queries] for x in found))
 
-    vectors = retrieval.query_vectors(val, np.arange(len(val)), query, settings.blocks)
-    found = retrieval.neighbours(index, train, val, vectors, table.k, table.exclude)
+    vectors = search.query_vectors(val, np.arange(len(val)), query, settings.blocks)
+    found = neighbours.find(index, train, val, vectors, table.k, table.exclude)
     write(folder / "val.parquet", table.query, val.ids, *found)
     print(
         f"retrieve_neighbours: {table.k} neighbours by {table.query} for {len(train):,} train and"

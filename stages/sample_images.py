@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rissole import config, drawing, files, images, runtime
+from rissole.dataset import images
+from rissole.drawing import drawing
+from rissole.ground import config, files, runtime
 
 
 def main(row: str) -> None:

@@ -15,24 +15,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from rissole import (
-    audit,
-    coherence,
-    config,
-    controls,
-    features,
-    files,
-    images,
-    judges,
-    latents,
-    runtime,
-    scores,
-    vqgan,
-)
-from rissole.conditioning import read_neighbours
-from rissole.copies import Drawn
-from rissole.errors import InputError
-from rissole.objections import objections
+from rissole.auditing import audit, coherence, controls
+from rissole.auditing.copies import Drawn
+from rissole.dataset import images
+from rissole.denoiser.conditioning import read_neighbours
+from rissole.first_stage import vqgan
+from rissole.ground import config, files, runtime
+from rissole.ground.errors import InputError
+from rissole.judging import features, judges, scores
+from rissole.latent import latents
+from rissole.results.objections import objections
 
 LATENTS, REFERENCE = Path("data/latents"), Path("data/reference")
 NEIGHBOURS = Path("data/neighbours/main")
@@ -85,7 +77,7 @@ def main() -> None:
         else:
             made = decode(first_stage, F.embedding(codes, train.codebook).movedim(-1, 1), device)
         numbers, traces = audit.trace(drawn, real)
-        copied = None if numbers["accused"] else traces.copied.numpy()
+        copied = traces.copied.numpy() if traces.vouched else None
         numbers["coherence"] = coherence.measure(
             drawn.z, made, real.val.z, reconstructions[kept], detectors, settings.blocks
         )

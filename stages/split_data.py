@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rissole import config, files, images, runtime, schema, sources
-from rissole.errors import InputError
+from rissole.dataset import images, sources
+from rissole.ground import config, files, runtime, schema
+from rissole.ground.errors import InputError
 
 FOLDER = Path("data/split")
 

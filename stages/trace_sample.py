@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rissole import config, drawing, files, images, runtime
-from rissole.errors import InputError
+from rissole.dataset import images
+from rissole.drawing import drawing
+from rissole.ground import config, files, runtime
+from rissole.ground.errors import InputError
 
 
 def main(row: str, number: str) -> None:

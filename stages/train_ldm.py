@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rissole import config, denoiser, files, latents, ldm_training, runtime, schema
-from rissole.conditioning import Conditioning, read_neighbours
-from rissole.errors import InputError
+from rissole.denoiser import denoiser, training
+from rissole.denoiser.conditioning import Conditioning, read_neighbours
+from rissole.ground import config, files, runtime, schema
+from rissole.ground.errors import InputError
+from rissole.latent import latents
 
 
 def main(name: str) -> None:
@@ -29,10 +31,10 @@ def main(name: str) -> None:
 
     torch.manual_seed(runtime.seeded(variant.seed))
     network = denoiser.Denoiser(variant, ldm, database.codebook.shape[1], k).to(device)
-    averaged = ldm_training.averaging(network, ldm.average)
+    averaged = training.averaging(network, ldm.average)
 
     folder, curve, best, start = Path(f"data/ldm/{name}"), [], float("inf"), time.perf_counter()
-    steps = ldm_training.train(network, averaged, conditioning, ldm, variant.seed, train, val)
+    steps = training.train(network, averaged, conditioning, ldm, variant.seed, train, val)
     for done in runtime.progress(steps, f"train_ldm {name}", " images", ldm.steps, ldm.batch):
         curve.append({"loss": done.loss})
         if done.validation is not None:
@@ -51,7 +53,7 @@ def main(name: str) -> None:
     files.write_curve(files.measured("loss", name, "csv"), curve)
     live = sum(p.numel() for p in network.parameters() if p.grad is not None and p.grad.any())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        ldm_training.block_loss(network, conditioning, ldm, train, torch.tensor([0], device=device))
+        training.block_loss(network, conditioning, ldm, train, torch.tensor([0], device=device))
     files.write_json(
         files.measured("ldm", name),
         {
@@ -74,10 +76,10 @@ def read_images(variant: schema.Variant, split: str, database: latents.Latents, 
     """The codes of a split and, where the variant retrieves, the neighbours of its images."""
     images = database if split == "train" else latents.read(Path("data/latents"), split).to(device)
     if variant.neighbours == "none":
-        return ldm_training.Images(images.codes, None)
+        return training.Images(images.codes, None)
     ids, neighbours = read_neighbours(Path(f"data/{variant.context}/{split}.parquet"), database)
     codes = images.codes[torch.from_numpy(images.rows(ids)).to(device)]
-    return ldm_training.Images(codes, neighbours.to(device))
+    return training.Images(codes, neighbours.to(device))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rissole import config, files, images, runtime, vqgan, vqgan_training
+from rissole.dataset import images
+from rissole.first_stage import training, vqgan
+from rissole.ground import config, files, runtime
 
 SPLIT, MODEL = Path("data/split"), Path("data/vqgan/vqgan.safetensors")
 CURVE, PICTURE = Path("metrics/loss/vqgan.csv"), Path("metrics/reconstructions.png")
@@ -22,8 +24,8 @@ def main() -> None:
     device = runtime.set_up(settings.threads)
     pixels = images.read_split(SPLIT, "train").images
     steps, curve, start = settings.vqgan.steps, [], time.perf_counter()
-    training = vqgan_training.train(settings.vqgan, pixels, settings.seed, device)
-    progress = runtime.progress(training, "train_vqgan", " images", steps, settings.vqgan.batch)
+    trained = training.train(settings.vqgan, pixels, settings.seed, device)
+    progress = runtime.progress(trained, "train_vqgan", " images", steps, settings.vqgan.batch)
     for model, terms in progress:  # noqa: B007 (the last model is the trained one)
         curve.append(terms)
     seconds = time.perf_counter() - start

@@ -24,6 +24,7 @@ TOLERANCES = {
     "density": (0.0, 0.15),
     "copied": (0.0, 0.08),
     "own_query": (0.0, 0.08),
+    "own_group": (0.0, 0.08),
     "seam": (0.1, 0.0),
     "colour": (0.0, 0.1),
     "collages": (0.0, 0.2),

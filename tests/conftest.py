@@ -7,7 +7,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's; its idle threads spin, at a
 
 import torch  # noqa: E402
 
-from rissole import compat  # noqa: E402
+from rissole.pretrained import compat  # noqa: E402
 
 torch.set_num_threads(1)
 compat.arm()

@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rissole import audit, blocks, copies
-from rissole.audit import Real
-from rissole.copies import Drawn
-from rissole.distances import nearest
+from rissole.auditing import audit, copies
+from rissole.auditing.audit import Real
+from rissole.auditing.copies import Drawn
+from rissole.auditing.distances import nearest
+from rissole.latent import blocks
 
 BLOCKS, K, IMAGES = 2, 4, 160
 WITH_NULLS = (
@@ -314,3 +315,48 @@ def test_pasting_is_accused_below_its_limit():
     assert accused(0, 0, chance=0.41) == []
     assert accused(0.9, 0, chance=0.1) == ["own_query", "pasted"]
     assert list(audit.accusations({}, 10, 10)) == []
+
+
+def flat(world):
+    """A world in which blocks 1 to 3 of all images are equal, and so are copies of each other."""
+
+    def cut(of):
+        cells = blocks.cut(of.z, BLOCKS).clone()
+        cells[:, 1:] = 0
+        return replace(of, z=blocks.join(cells, BLOCKS))
+
+    real = replace(world.real, train=cut(world.real.train), val=cut(world.real.val))
+    return replace(world, real=real, others=cut(world.others))
+
+
+def test_a_test_that_cannot_tell_copies_from_true_images_names_nobody(world):
+    world = flat(world)
+    numbers, traces = audit.trace(world.others, world.real)
+    assert numbers["block_copies"]["null"] > 0.7
+    assert (numbers["copied"]["tests"], numbers["copied"]["of"]) == (3, 9)
+    assert numbers["copied"]["rate"] < 0.1
+    assert traces.vouched
+    copied = world.drawn(world.real.train.z[world.query])
+    assert audit.trace(copied, world.real)[1].copied.all()
+
+
+def test_where_no_test_can_name_a_copy_nobody_is_vouched_for(world):
+    def same(of):
+        return replace(of, z=torch.zeros_like(of.z))
+
+    real = replace(world.real, train=same(world.real.train), val=same(world.real.val))
+    numbers, traces = audit.trace(same(world.others), real)
+    assert numbers["copied"] == {"rate": 0, "null": 0, "tests": 0, "of": 9}
+    assert not traces.vouched
+
+
+@pytest.mark.parametrize("dose", [0, 0.2, 1])
+def test_the_share_of_images_of_their_query_s_group_is_found_in_the_dose_planted(world, dose):
+    groups = torch.arange(len(world.real.train)) // 2
+    real = replace(world.real, groups=groups)
+    n, other = round(dose * IMAGES), world.query ^ 1  # of the query's group, but not the query
+    z = torch.cat([world.real.train.z[other[:n]], world.others.z[n:]])
+    numbers, _ = audit.trace(world.drawn(z), real)
+    assert numbers["own_group"]["rate"] == pytest.approx(dose, abs=0.1)
+    assert numbers["own_query"]["rate"] < 0.1
+    assert "own_group" not in audit.trace(world.drawn(z), world.real)[0]

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rissole import blocks as grid
+from rissole.latent import blocks as grid
 
 torch.set_num_threads(1)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import yaml
 
-from rissole import claims
-from rissole.claims import Claim
-from rissole.errors import InputError
+from rissole.ground.errors import InputError
+from rissole.results import claims
+from rissole.results.claims import Claim
 
 ROWS = {
     "a": {"score": 10.0},

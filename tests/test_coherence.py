@@ -5,9 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rissole import blocks, coherence, files
-from rissole.distances import nearest
-from rissole.errors import InputError
+from rissole.auditing import coherence
+from rissole.auditing.distances import nearest
+from rissole.ground import files
+from rissole.ground.errors import InputError
+from rissole.latent import blocks
 
 BLOCKS = 2
 
@@ -224,3 +226,9 @@ def test_a_file_of_something_else_is_refused(tmp_path, about):
     files.write_tensors(path, {"codebook": torch.zeros(4, 3)}, about)
     with pytest.raises(InputError, match="no collage detectors of this version"):
         coherence.load(path)
+
+
+@pytest.mark.parametrize("side", [2, 4, 7, 16])
+def test_latents_of_any_side_are_looked_at(side):
+    z = torch.randn(5, 3, side, side, generator=torch.Generator().manual_seed(0))
+    assert coherence.Detector(3)(z).isfinite().all()

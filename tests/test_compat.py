@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rissole import compat
+from rissole.pretrained import compat
 
 STAGES = Path(compat.__file__).parents[1]
 MODULES = [f"rissole.{path.stem}" for path in sorted(STAGES.glob("rissole/[!_]*.py"))]

@@ -12,20 +12,13 @@ import yaml
 import build_reference
 import compute_fid
 import extract_features
-from rissole import (
-    coherence,
-    config,
-    features,
-    files,
-    frechet,
-    images,
-    latents,
-    runtime,
-    schema,
-    scores,
-    vqgan,
-)
-from rissole.errors import InputError
+from rissole.auditing import coherence
+from rissole.dataset import images
+from rissole.first_stage import vqgan
+from rissole.ground import config, files, runtime, schema
+from rissole.ground.errors import InputError
+from rissole.judging import features, frechet, scores
+from rissole.latent import latents
 
 SIZE, DRAWN = 32, 20
 SETTINGS = {

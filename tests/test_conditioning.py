@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import toy
-from rissole import blocks, files
-from rissole.conditioning import Conditioning, Stem, read_neighbours
-from rissole.denoiser import Denoiser
-from rissole.errors import InputError
+from rissole.denoiser.conditioning import Conditioning, Stem, read_neighbours
+from rissole.denoiser.denoiser import Denoiser
+from rissole.ground import files
+from rissole.ground.errors import InputError
+from rissole.latent import blocks
 
 
 def told_of(row, images=3, k=4, seed=0):

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from rissole import config, schema
-from rissole.errors import InputError
+from rissole.ground import config, schema
+from rissole.ground.errors import InputError
 
 PARAMS = Path("params.yaml")
 PRESETS = ["quick", "celeba", "imagenet100", "folder", "celeba_released", "imagenet100_released"]

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rissole import blocks, controls
-from rissole.controls import MUST_RAISE, Sources
+from rissole.auditing import controls
+from rissole.auditing.controls import MUST_RAISE, Sources
+from rissole.latent import blocks
 
 BLOCKS, K = 2, 4
 

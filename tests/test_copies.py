@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from rissole import blocks, copies
-from rissole.copies import Found
-from rissole.distances import nearest
+from rissole.auditing import copies
+from rissole.auditing.copies import Found
+from rissole.auditing.distances import nearest
+from rissole.latent import blocks
 
 
 def normal(n, seed, width=6, mean=0.0):
@@ -345,3 +346,16 @@ def test_a_null_of_0_or_1_is_no_certainty():
     assert not copies.above(0.01, 0, images=100, held_out=100)
     assert copies.above(0.1, 0, images=100, held_out=100)
     assert not copies.above(1, 1, images=100, held_out=100)
+
+
+def test_a_test_that_flags_many_held_out_images_can_name_nobody():
+    flags = torch.arange(100) < 5
+    assert copies.telling(flags)
+    assert not copies.telling(flags | (torch.arange(100) == 50))
+
+
+def test_the_own_group_is_that_of_the_query():
+    groups = torch.tensor([7, 7, 8, 9])
+    found = Found(torch.tensor([[1, 0], [2, 3], [3, 0]]), torch.zeros(3, 2))
+    own = copies.own_group(found, torch.tensor([0, 2, 1]), groups)
+    assert own.tolist() == [True, True, False]

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 import toy
-from rissole import config, denoiser, ldm_training
-from rissole.conditioning import Conditioning
-from rissole.denoiser import Denoiser
-from rissole.errors import InputError
-from rissole.latents import Latents
-from rissole.ldm_training import Images
+from rissole.denoiser import denoiser, training
+from rissole.denoiser.conditioning import Conditioning
+from rissole.denoiser.denoiser import Denoiser
+from rissole.denoiser.training import Images
+from rissole.ground import config
+from rissole.ground.errors import InputError
+from rissole.latent.latents import Latents
 
 SIZES = {  # preset: channels and side of a latent
     "quick": (3, 16),
@@ -73,8 +74,8 @@ def test_a_training_step_at_full_size(preset, tmp_path):
     ldm = settings.variant_ldm("rissole").model_copy(update={"batch": 1, "steps": 1})
     conditioning = Conditioning(settings.variant("rissole"), train, ldm.normalise)
     before = network.unet.last.weight.clone()
-    averaged = ldm_training.averaging(network, ldm.average)
-    (done,) = ldm_training.train(network, averaged, conditioning, ldm, 0, images, images)
+    averaged = training.averaging(network, ldm.average)
+    (done,) = training.train(network, averaged, conditioning, ldm, 0, images, images)
     assert 0.3 < done.loss < 3  # a network that predicts nothing has a loss of about 1
     assert not torch.equal(network.unet.last.weight, before)
 
@@ -96,7 +97,7 @@ def test_a_denoiser_comes_back_from_its_file_as_it_was(tmp_path):
 
 
 def test_another_file_is_not_taken_for_a_denoiser(tmp_path):
-    from rissole import files
+    from rissole.ground import files
 
     files.write_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"row": "rissole"})
     with pytest.raises(InputError, match=r"other\.safetensors: not a denoiser"):

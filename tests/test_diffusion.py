@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rissole import diffusion
+from rissole.denoiser import diffusion
 
 
 def test_linear_schedule_ends_where_the_released_code_ends():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rissole import distances
-from rissole.distances import nearest
+from rissole.auditing import distances
+from rissole.auditing.distances import nearest
 
 
 def normal(n, seed, width=6, mean=0.0):

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 import encode_latents
-from rissole import files, images, latents, schema, vqgan
+from rissole.dataset import images
+from rissole.first_stage import vqgan
+from rissole.ground import files, schema
+from rissole.latent import latents
 
 torch.set_num_threads(1)
 SETTINGS = {

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from rissole import features, files
-from rissole.errors import InputError
-from rissole.judges import Judge
+from rissole.ground import files
+from rissole.ground.errors import InputError
+from rissole.judging import features
+from rissole.judging.judges import Judge
 
 
 class Means(torch.nn.Module):

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from rissole import files
-from rissole.errors import InputError
+from rissole.ground import files
+from rissole.ground.errors import InputError
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch_fidelity
 
-from rissole.errors import InputError
-from rissole.frechet import LEAST, at_infinity, fit_projection, floor, frechet
+from rissole.ground.errors import InputError
+from rissole.judging.frechet import LEAST, at_infinity, fit_projection, floor, frechet
 
 
 def normal(n, seed, mean=0.0, width=6):

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rissole import images
-from rissole.errors import InputError
-from rissole.sources import Record
+from rissole.dataset import images
+from rissole.dataset.sources import Record
+from rissole.ground.errors import InputError
 
 torch.set_num_threads(1)
 

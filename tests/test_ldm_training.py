@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import toy
-from rissole import diffusion, ldm_training, runtime
-from rissole.conditioning import Conditioning
-from rissole.denoiser import Denoiser
-from rissole.ldm_training import Images
+from rissole.denoiser import diffusion, training
+from rissole.denoiser.conditioning import Conditioning
+from rissole.denoiser.denoiser import Denoiser
+from rissole.denoiser.training import Images
+from rissole.ground import runtime
 
 
 def build(row, ldm, k=3, images=12):
@@ -24,8 +25,8 @@ def build(row, ldm, k=3, images=12):
 
 def run(row, ldm, seed=0):
     network, conditioning, images = build(row, ldm)
-    averaged = ldm_training.averaging(network, ldm.average)
-    done = list(ldm_training.train(network, averaged, conditioning, ldm, seed, images, images))
+    averaged = training.averaging(network, ldm.average)
+    done = list(training.train(network, averaged, conditioning, ldm, seed, images, images))
     return network, averaged.module, done
 
 
@@ -56,7 +57,7 @@ def test_predicting_the_truth_gives_zero_loss(prediction, share, monkeypatch):
     _, conditioning, images = build(toy.row(), ldm)
     rows = torch.tensor([3, 1, 7])
     exact = Exact(conditioning, ldm, conditioning.latents(images.codes[rows]))
-    loss = ldm_training.block_loss(exact, conditioning, ldm, images, rows)
+    loss = training.block_loss(exact, conditioning, ldm, images, rows)
     assert loss.item() < 1e-6
 
 
@@ -74,7 +75,7 @@ def test_timesteps_are_shared_as_widely_as_the_setting_says(share, distinct):
     rows = torch.arange(3)
     torch.manual_seed(0)
     spy = Spy(conditioning, ldm, conditioning.latents(images.codes[rows]))
-    ldm_training.block_loss(spy, conditioning, ldm, images, rows)
+    training.block_loss(spy, conditioning, ldm, images, rows)
     assert seen[0].unique().numel() == distinct
     if share == "batch":
         assert all(column.unique().numel() == 1 for column in seen[0].T)
@@ -118,7 +119,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
 
 
 def test_every_image_is_seen_once_an_epoch():
-    rows = torch.cat([ldm_training._batch(step, 12, 4, seed=0) for step in range(6)])
+    rows = torch.cat([training._batch(step, 12, 4, seed=0) for step in range(6)])
     assert rows[:12].sort().values.tolist() == list(range(12))
     assert rows[12:].sort().values.tolist() == list(range(12))
     assert rows[:12].tolist() != rows[12:].tolist()
@@ -133,7 +134,7 @@ def test_a_decay_of_zero_keeps_the_weights_themselves():
 def test_the_moving_average_follows_its_formula():
     network = torch.nn.Linear(1, 1, bias=False)
     expected = network.weight.item()
-    averaged = ldm_training.averaging(network, 0.5)
+    averaged = training.averaging(network, 0.5)
     for taken, weight in enumerate([1.0, 5.0, -2.0, 3.0, 8.0, 1.0, 4.0, 0.0, 2.0, 7.0, 9.0]):
         network.weight.data.fill_(weight)
         averaged.update_parameters(network)
@@ -146,7 +147,7 @@ def test_validation_is_taken_as_often_as_asked_and_repeats():
     network, averaged, done = run(toy.row("stack"), toy.ldm(steps=7, validations=3))
     assert [step.step for step in done if step.validation is not None] == [2, 5, 7]
     _, conditioning, images = build(toy.row("stack"), toy.ldm())
-    again = ldm_training._validate(copy.deepcopy(averaged), conditioning, toy.ldm(), images, seed=0)
+    again = training._validate(copy.deepcopy(averaged), conditioning, toy.ldm(), images, seed=0)
     assert again == pytest.approx(done[-1].validation, rel=1e-5)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from rissole import manifold
-from rissole.errors import InputError
+from rissole.ground.errors import InputError
+from rissole.judging import manifold
 
 
 def normal(n, seed, mean=0.0, width=8):

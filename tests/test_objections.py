@@ -5,7 +5,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from rissole.objections import COLOUR, RECALL, SEAM, objections
+from rissole.results.objections import COLOUR, RECALL, SEAM, objections
 
 REFERENCE = {
     "coherence": {"colour_correlation": 0.7, "collages": 0.02},

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from committed import ROOT, committed
-from rissole import claims, config
+from rissole.ground import config
+from rissole.results import claims
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from rissole import retrieval, schema
-from rissole.errors import InputError
-from rissole.latents import Latents
+from rissole.ground import schema
+from rissole.ground.errors import InputError
+from rissole.latent.latents import Latents
+from rissole.retrieval import neighbours, search
 
 torch.set_num_threads(1)
 SETTINGS = schema.Index(
     kind="auto", exact_below=500, tree_above=5000, leaves=None, searched=0.2, reorder=100
 )
-scann = pytest.mark.skipif(not retrieval.scann_installed(), reason="ScaNN has no wheel here")
+scann = pytest.mark.skipif(not search.scann_installed(), reason="ScaNN has no wheel here")
 
 
 def unit(vectors):
@@ -32,8 +33,8 @@ def clustered(n=2000, d=24, clusters=40, seed=0):
 
 
 def build(vectors, folder, kind):
-    retrieval.build(vectors, SETTINGS.model_copy(update={"kind": kind}), folder)
-    return retrieval.open(folder, vectors)
+    search.build(vectors, SETTINGS.model_copy(update={"kind": kind}), folder)
+    return search.open(folder, vectors)
 
 
 def some(n=60, codes=30, mirrors=False, seed=0):
@@ -53,31 +54,31 @@ def some(n=60, codes=30, mirrors=False, seed=0):
 
 def look_up(database, queries, k, exclude, index=None):
     vectors, of_queries = (
-        retrieval.query_vectors(part, np.arange(len(part)), "latent", 2)
+        search.query_vectors(part, np.arange(len(part)), "latent", 2)
         for part in (database, queries)
     )
-    index = index(vectors) if index else retrieval.Exact(vectors)
-    return retrieval.neighbours(index, database, queries, of_queries, k, exclude)
+    index = index(vectors) if index else search.Exact(vectors)
+    return neighbours.find(index, database, queries, of_queries, k, exclude)
 
 
 def test_the_first_block_is_the_upper_left_one_at_length_1():
     these = some()
-    found = retrieval.query_vectors(these, np.array([5, 2]), "first_block", 2)
+    found = search.query_vectors(these, np.array([5, 2]), "first_block", 2)
     expected = these.z(torch.tensor([5, 2]))[:, :, :2, :2].reshape(2, -1).numpy()
     assert np.allclose(found, unit(expected), atol=1e-6)
 
 
 def test_the_latent_query_sees_all_blocks():
     these = some()
-    found = retrieval.query_vectors(these, np.array([5, 2]), "latent", 2)
+    found = search.query_vectors(these, np.array([5, 2]), "latent", 2)
     assert np.allclose(found, unit(these.z(torch.tensor([5, 2])).reshape(2, -1).numpy()), atol=1e-6)
 
 
 @pytest.mark.parametrize("block", [7, 100, 16384])
 def test_exact_search_finds_what_sorting_everything_finds(monkeypatch, block):
-    monkeypatch.setattr(retrieval, "BLOCK", block)
+    monkeypatch.setattr(search, "BLOCK", block)
     vectors, queries = clustered(n=300), clustered(n=600, seed=1)
-    rows, similarities = retrieval.Exact(vectors).search(queries, 10)
+    rows, similarities = search.Exact(vectors).search(queries, 10)
     oracle = queries.astype(np.float64) @ vectors.T.astype(np.float64)
     expected = np.argsort(-oracle, axis=1, kind="stable")[:, :10]
     assert np.mean(rows == expected) > 0.999  # two may swap in a float32's last bit
@@ -87,9 +88,9 @@ def test_exact_search_finds_what_sorting_everything_finds(monkeypatch, block):
 
 @pytest.mark.parametrize("block", [3, 16384])
 def test_of_equally_similar_rows_exact_search_takes_the_lowest(monkeypatch, block):
-    monkeypatch.setattr(retrieval, "BLOCK", block)
+    monkeypatch.setattr(search, "BLOCK", block)
     vectors = np.eye(4, dtype=np.float32)[[2, 0, 1, 0, 0, 3, 1, 0]]
-    rows, _ = retrieval.Exact(vectors).search(np.eye(4, dtype=np.float32)[:2], 6)
+    rows, _ = search.Exact(vectors).search(np.eye(4, dtype=np.float32)[:2], 6)
     assert rows.tolist() == [[1, 3, 4, 7, 0, 2], [2, 6, 0, 1, 3, 4]]
 
 
@@ -98,7 +99,7 @@ def test_of_equally_similar_rows_exact_search_takes_the_lowest(monkeypatch, bloc
 def test_scann_finds_nearly_what_exact_search_finds(tmp_path, kind):
     vectors, queries = clustered(), clustered(seed=0)[:200]
     rows, similarities = build(vectors, tmp_path / "latent", kind).search(queries, 20)
-    expected, _ = retrieval.Exact(vectors).search(queries, 20)
+    expected, _ = search.Exact(vectors).search(queries, 20)
     hits = (rows[:, :, None] == expected[:, None]).sum()
     assert hits / expected.size > 0.95
     cosines = np.einsum("qd,qnd->qn", queries, vectors[rows])
@@ -134,7 +135,7 @@ def test_an_index_survives_moving_its_folder(tmp_path, kind):
     vectors = clustered()
     before = build(vectors, tmp_path / "a" / "latent", kind).search(vectors[:50], 20)
     shutil.move(tmp_path / "a", tmp_path / "b")
-    after = retrieval.open(tmp_path / "b" / "latent", vectors).search(vectors[:50], 20)
+    after = search.open(tmp_path / "b" / "latent", vectors).search(vectors[:50], 20)
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
 
 
@@ -157,19 +158,19 @@ def test_an_index_built_by_another_process_is_equal_byte_for_byte(tmp_path, kind
 @scann
 @pytest.mark.parametrize("rows, kind", [(499, "exact"), (500, "hashed"), (5000, "tree")])
 def test_the_kind_follows_the_number_of_rows(tmp_path, rows, kind):
-    retrieval.build(clustered(n=rows, d=4), SETTINGS, tmp_path / "latent")
+    search.build(clustered(n=rows, d=4), SETTINGS, tmp_path / "latent")
     assert f'"kind": "{kind}"' in (tmp_path / "latent" / "index.json").read_text()
 
 
 def test_exact_search_takes_over_where_scann_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(retrieval, "scann_installed", lambda: False)
+    monkeypatch.setattr(search, "scann_installed", lambda: False)
     vectors = clustered(n=600)
-    retrieval.build(vectors, SETTINGS, tmp_path / "latent")
-    assert isinstance(retrieval.open(tmp_path / "latent", vectors), retrieval.Exact)
+    search.build(vectors, SETTINGS, tmp_path / "latent")
+    assert isinstance(search.open(tmp_path / "latent", vectors), search.Exact)
 
 
 def test_an_index_asked_for_by_name_needs_scann(tmp_path, monkeypatch):
-    monkeypatch.setattr(retrieval, "scann_installed", lambda: False)
+    monkeypatch.setattr(search, "scann_installed", lambda: False)
     with pytest.raises(InputError, match="index.kind is 'hashed': ScaNN"):
         build(clustered(n=600), tmp_path / "latent", "hashed")
 
@@ -177,7 +178,7 @@ def test_an_index_asked_for_by_name_needs_scann(tmp_path, monkeypatch):
 def test_an_index_over_other_vectors_is_refused(tmp_path):
     build(clustered(n=100), tmp_path / "latent", "exact")
     with pytest.raises(InputError, match="built over 100 vectors of width 24, not 99"):
-        retrieval.open(tmp_path / "latent", clustered(n=99))
+        search.open(tmp_path / "latent", clustered(n=99))
 
 
 def test_without_exclusion_an_image_is_its_own_first_neighbour():
@@ -236,12 +237,12 @@ def test_nobody_of_ones_group_is_a_neighbour_but_those_without_a_group_are():
 
 
 def test_a_group_larger_than_what_is_fetched_is_searched_exactly(monkeypatch):
-    monkeypatch.setattr(retrieval, "SPARE", 2)
+    monkeypatch.setattr(neighbours, "SPARE", 2)
     these = replace(some(), groups=np.array(["a"] * 40 + ["b"] * 20, object))
     _, expected = look_up(these, these, 20, "none")
     ids, similarities = look_up(these, these, 20, "group")
     assert (these.groups[these.rows(ids)] != these.groups[:, None]).all()
-    z = retrieval.query_vectors(these, np.arange(60), "latent", 2)
+    z = search.query_vectors(these, np.arange(60), "latent", 2)
     oracle = np.where(these.groups == these.groups[:, None], -np.inf, z @ z.T)
     assert np.allclose(similarities, -np.sort(-oracle, axis=1)[:, :20], atol=1e-6)
 
@@ -260,7 +261,7 @@ def test_queries_that_scann_fails_are_searched_exactly(tmp_path, kind):
 def test_the_outcome_does_not_depend_on_how_queries_are_chunked(monkeypatch):
     these = some()
     whole = look_up(these, these, 10, "self")
-    monkeypatch.setattr(retrieval, "CHUNK", 7)
+    monkeypatch.setattr(search, "CHUNK", 7)
     cut = look_up(these, these, 10, "self")
     assert np.array_equal(whole[0], cut[0])
     assert np.allclose(whole[1], cut[1], atol=1e-6)
@@ -271,3 +272,8 @@ def test_too_few_images_for_k_is_an_error_that_says_how_many_are_needed(exclude,
     these = some()
     with pytest.raises(InputError, match=f"k is {k}.*{needed} train rows"):
         look_up(these, these, k, exclude)
+
+
+def test_the_share_of_neighbours_of_one_s_own_group_is_counted():
+    groups, rows = np.array([4, 4, 5]), np.array([[1, 2], [2, 0], [0, 1]])
+    assert neighbours.own_group(rows, groups) == pytest.approx(2 / 6, abs=1e-4)

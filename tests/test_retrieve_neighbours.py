@@ -8,8 +8,9 @@ import torch
 
 import build_index
 import retrieve_neighbours
-from rissole import files, latents
-from rissole.latents import Latents
+from rissole.ground import files
+from rissole.latent import latents
+from rissole.latent.latents import Latents
 
 torch.set_num_threads(1)
 PARAMS = """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rissole import runtime
+from rissole.ground import runtime
 
 STAGES = Path(__file__).parents[1] / "stages"
 
@@ -19,7 +19,7 @@ def test_seeds_of_different_words_differ():
 
 
 def test_a_seed_is_the_same_in_every_process():
-    code = "from rissole import runtime; print(runtime.seeded(3, 1, 4))"
+    code = "from rissole.ground import runtime; print(runtime.seeded(3, 1, 4))"
     outputs = [subprocess.check_output([sys.executable, "-c", code], cwd=STAGES) for _ in range(2)]
     assert [int(output) for output in outputs] == [runtime.seeded(3, 1, 4)] * 2
 

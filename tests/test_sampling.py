@@ -4,10 +4,12 @@ import pytest
 import torch
 
 import toy
-from rissole import diffusion, runtime, sampling
-from rissole.conditioning import Conditioning
-from rissole.denoiser import Denoiser
-from rissole.schema import Sample
+from rissole.denoiser import diffusion
+from rissole.denoiser.conditioning import Conditioning
+from rissole.denoiser.denoiser import Denoiser
+from rissole.drawing import sampling
+from rissole.ground import runtime
+from rissole.ground.schema import Sample
 
 
 def scheduler(ldm, sampler="ddim", steps=10, limit=3.0):

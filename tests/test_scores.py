@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from rissole import frechet, runtime, scores
-from rissole.errors import InputError
-from rissole.scores import Features
+from rissole.ground import runtime
+from rissole.ground.errors import InputError
+from rissole.judging import frechet, scores
+from rissole.judging.scores import Features
 
 LITE1 = "fd_effnet_lite1"
 WIDTH = 80  # above the 64 dimensions of the projection

@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from rissole import seams
-from rissole.errors import InputError
+from rissole.auditing import seams
+from rissole.ground.errors import InputError
 
 SIZE, BLOCKS, LAG = 32, 2, 8
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 import toy
-from rissole import runtime, sampling, sensitivity
-from rissole.conditioning import Conditioning
-from rissole.denoiser import Denoiser
-from rissole.schema import Sample
+from rissole.auditing import sensitivity
+from rissole.denoiser.conditioning import Conditioning
+from rissole.denoiser.denoiser import Denoiser
+from rissole.drawing import sampling
+from rissole.ground import runtime
+from rissole.ground.schema import Sample
 
 K = 4
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rissole import images, sources
-from rissole.errors import InputError
-from rissole.schema import Data
+from rissole.dataset import images, sources
+from rissole.ground.errors import InputError
+from rissole.ground.schema import Data
 
 
 def data(source, root=None, **settings):

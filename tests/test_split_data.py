@@ -8,8 +8,8 @@ import yaml
 from PIL import Image
 
 import split_data
-from rissole import images
-from rissole.errors import InputError
+from rissole.dataset import images
+from rissole.ground.errors import InputError
 
 
 @pytest.fixture

@@ -11,10 +11,13 @@ import yaml
 
 import make_tables
 import toy
-from rissole import audit, coherence, files, scores, tables
-from rissole.claims import Claim
-from rissole.copies import Drawn
-from rissole.errors import InputError
+from rissole.auditing import audit, coherence
+from rissole.auditing.copies import Drawn
+from rissole.ground import files
+from rissole.ground.errors import InputError
+from rissole.judging import scores
+from rissole.results import measurements, pages, tables
+from rissole.results.claims import Claim
 
 LITE1 = "fd_effnet_lite1"
 DRAWN = 40
@@ -85,7 +88,7 @@ def results(measured):
 
     def make(controls=None, told="told", **rows):
         of = {row: at(distance, told) for row, distance in rows.items()}
-        return tables.Results(
+        return measurements.Results(
             fid={row: content["fid"] for row, content in of.items()},
             audit={row: content["audit"] for row, content in of.items()},
             ldm=dict.fromkeys(of, LDM),
@@ -150,7 +153,7 @@ def test_the_last_column_holds_the_objections(results):
 
 def test_headline_numbers_are_those_of_the_files(results):
     of = results(rissole=20.0, leaked=None, controls={"held_out": 0.5})
-    rows = tables.numbers(of)
+    rows = measurements.numbers(of)
     assert list(rows) == ["rissole", "leaked", "held_out"]
     assert rows["rissole"][LITE1] == 1020.0
     assert rows["rissole"]["uncopied"] == 20.0
@@ -173,27 +176,28 @@ def test_every_leaf_is_a_number(results):
         else:
             leaves.append(node)
 
-    walk(tables.numbers(results(rissole=20.0, leaked=None, controls={"held_out": 0.5})))
+    walk(measurements.numbers(results(rissole=20.0, leaked=None, controls={"held_out": 0.5})))
     assert all(isinstance(leaf, int | float) for leaf in leaves)
 
 
 def test_a_nan_is_never_written(tmp_path, results):
     path = tmp_path / "tables.json"
     with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(path, tables.numbers(results(rissole=float("nan"))))
+        files.write_json(path, measurements.numbers(results(rissole=float("nan"))))
     assert not path.exists()
 
 
 def test_what_copies_is_told_beside_held_out_images(results):
     of = results(rissole=20.0)
     of.audit["rissole"] |= {
-        "copied": {"rate": 0.25, "null": 0.014},
+        "copied": {"rate": 0.25, "null": 0.014, "tests": 7, "of": 9},
         "own_query": {"rate": 1.0, "null": 0.02},
         "pasted": {"chance": 0.123},
         "ranks": [0.5, 0.3, 0.2],
     }
     (line,) = cells(tables.copies_table(of))
     assert line["copied"] == "25 (1) %"
+    assert line["tests"] == "7 of 9"
     assert line["own query"] == "100 (2) %"
     assert line["pasted"] == "0.12"
     assert line["rank 1"] == "50%"
@@ -237,9 +241,8 @@ def test_what_a_claim_says_it_holds_does_not_count_in_the_table():
 
 
 def page(of, asserted=(), repeats=()):
-    table = tables.numbers(of)
     before = {"vqgan": {"psnr": 23.456789}, "retrieval": {"latent": {"kind": "exact"}}}
-    return tables.markdown(of, table, list(asserted), list(repeats), before)
+    return pages.scores_page(of, list(asserted), list(repeats), before)
 
 
 def test_the_page_says_that_the_number_is_not_fid_and_marks_the_printed_figures(results):
@@ -270,12 +273,12 @@ def test_the_page_holds_every_table(results):
         tables.cost_table,
     ):
         assert make(of) in written
-    assert tables.claims_table(tables.numbers(of), [claim(row="rissole")], []) in written
+    assert tables.claims_table(measurements.numbers(of), [claim(row="rissole")], []) in written
 
 
 def test_of_ablations_those_with_other_seeds_share_a_line_with_their_mean(results):
     of = results(rissole=20.0, rissole_again=26.0, whole=90.0, leaked=None)
-    rows = tables.numbers(of)
+    rows = measurements.numbers(of)
     names = ["rissole", "rissole_again", "whole", "leaked"]
     lines = cells(tables.ablation_table(names, rows, [["rissole", "rissole_again"]]))
     assert [line["row"] for line in lines] == ["rissole", "whole", "leaked"]
@@ -343,3 +346,16 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(folder, path):
     with pytest.raises(InputError, match=rf"{path}\.json does not exist; `dvc repro"):
         make_tables.main()
     assert not (folder / "tables.md").exists()
+
+
+def test_the_own_group_has_a_column_where_images_have_groups(results):
+    of = results(rissole=20.0, whole=90.0)
+    assert "own group" not in cells(tables.copies_table(of))[0]
+    assert (
+        "own_group" not in cells(tables.ablation_table([*of.fid], measurements.numbers(of), []))[0]
+    )
+    of.audit["rissole"]["own_group"] = {"rate": 0.5, "null": 0.25}
+    lines = cells(tables.copies_table(of))
+    assert [line["own group"] for line in lines] == ["50 (25) %", "-"]
+    lines = cells(tables.ablation_table([*of.fid], measurements.numbers(of), []))
+    assert [line["own_group"] for line in lines] == ["0.50", "-"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import toy
-from rissole import config
-from rissole.denoiser import Denoiser
-from rissole.unet import UNet
+from rissole.denoiser.denoiser import Denoiser
+from rissole.denoiser.unet import UNet
+from rissole.ground import config
 
 RELEASED = {
     ("celeba_released", 10, 20, "rissole"): 49_227_786,

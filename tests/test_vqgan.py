@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from rissole import vqgan
-from rissole.quantiser import look_up
-from rissole.schema import FSQ, VQ, VQGAN
+from rissole.first_stage import vqgan
+from rissole.first_stage.quantiser import look_up
+from rissole.ground.schema import FSQ, VQ, VQGAN
 
 TRAINING = {
     "l1": 0.5, "l2": 1.0, "perceptual": "none", "perceptual_weight": 0.0, "perceptual_share": 0.5,

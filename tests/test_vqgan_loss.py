@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rissole import vqgan_loss
-from rissole.errors import InputError
-from rissole.schema import FSQ, VQGAN
-from rissole.vqgan_loss import LPIPS, LiteDistance
+from rissole.first_stage import losses
+from rissole.first_stage.losses import LPIPS, LiteDistance
+from rissole.ground.errors import InputError
+from rissole.ground.schema import FSQ, VQGAN
 
 SETTINGS = VQGAN(
     widths=[8, 16], attention="none", quantiser=FSQ(kind="fsq", levels=[8, 8, 8]), l1=0.5, l2=1.0,
@@ -47,7 +47,7 @@ def lpips_file(tmp_path_factory):
             width_in = width
         number += 2 if width else 1
     body["classifier.0.bias"] = torch.zeros(3)  # left unread
-    torch.save(body, folder / vqgan_loss.VGG16)
+    torch.save(body, folder / losses.VGG16)
     widths = [64, 128, 256, 512, 512]
     heads = {f"lin{i}.model.1.weight": torch.rand(1, w, 1, 1) for i, w in enumerate(widths)}
     torch.save(heads, folder / "weights-vgg16-lpips.pth")
@@ -56,7 +56,7 @@ def lpips_file(tmp_path_factory):
 
 def test_reconstruction_weighs_absolute_and_squared_errors():
     x, x_hat = torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5)
-    assert vqgan_loss.reconstruction(x, x_hat, 2.0, 4.0) == pytest.approx(2 * 0.5 + 4 * 0.25)
+    assert losses.reconstruction(x, x_hat, 2.0, 4.0) == pytest.approx(2 * 0.5 + 4 * 0.25)
 
 
 def test_a_perceptual_distance_is_zero_for_equal_images_and_grows_with_blur(lite):
@@ -78,7 +78,7 @@ def test_lpips_is_that_of_torch_fidelity(lpips_file, monkeypatch):
     from torchvision.models import vgg
 
     vgg16 = nn.ModuleDict({"features": vgg.make_layers(vgg.cfgs["D"])})
-    body = torch.load(lpips_file.with_name(vqgan_loss.VGG16), weights_only=True)
+    body = torch.load(lpips_file.with_name(losses.VGG16), weights_only=True)
     vgg16.load_state_dict({k: v for k, v in body.items() if k.startswith("features.")})
     vgg16.features = vgg16["features"]
     heads = torch.load(lpips_file, weights_only=True)
@@ -93,31 +93,31 @@ def test_lpips_is_that_of_torch_fidelity(lpips_file, monkeypatch):
 def test_missing_lpips_weights_are_named(tmp_path, lpips_file):
     path = str(tmp_path / "lpips.pth")
     with pytest.raises(InputError, match="lpips.pth does not exist"):
-        vqgan_loss.perceptual(SETTINGS.model_copy(update={"lpips_weights": path}))
+        losses.perceptual(SETTINGS.model_copy(update={"lpips_weights": path}))
     (tmp_path / "lpips.pth").write_bytes(lpips_file.read_bytes())
-    with pytest.raises(InputError, match=f"{vqgan_loss.VGG16} does not exist"):
-        vqgan_loss.perceptual(SETTINGS.model_copy(update={"lpips_weights": path}))
+    with pytest.raises(InputError, match=f"{losses.VGG16} does not exist"):
+        losses.perceptual(SETTINGS.model_copy(update={"lpips_weights": path}))
 
 
 def test_no_distance_network_is_loaded_where_it_would_not_count():
-    assert vqgan_loss.perceptual(SETTINGS.model_copy(update={"perceptual": "none"})) is None
-    assert vqgan_loss.perceptual(SETTINGS.model_copy(update={"perceptual_weight": 0.0})) is None
+    assert losses.perceptual(SETTINGS.model_copy(update={"perceptual": "none"})) is None
+    assert losses.perceptual(SETTINGS.model_copy(update={"perceptual_weight": 0.0})) is None
 
 
 def test_the_discriminator_halves_the_side_once_a_layer():
     x = torch.zeros(2, 3, 64, 64)
-    assert [vqgan_loss.discriminator(n)(x).shape[2:] for n in (2, 3)] == [(15, 15), (7, 7)]
+    assert [losses.discriminator(n)(x).shape[2:] for n in (2, 3)] == [(15, 15), (7, 7)]
 
 
 def test_the_hinge_stops_where_scores_are_right_enough():
     true, made = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
-    assert vqgan_loss.hinge(true, made) == pytest.approx((0.25 + 0.5) / 2)
+    assert losses.hinge(true, made) == pytest.approx((0.25 + 0.5) / 2)
 
 
 def test_the_adaptive_weight_balances_gradients_and_is_capped():
     last = torch.ones(3, requires_grad=True)
     loss, adversarial = (2 * last).sum(), (8 * last).sum()
-    weight = vqgan_loss.adaptive_weight(loss, adversarial, last, 0.4, 1.0)
+    weight = losses.adaptive_weight(loss, adversarial, last, 0.4, 1.0)
     assert weight == pytest.approx(0.4 * 2 / 8, rel=1e-4)
-    assert vqgan_loss.adaptive_weight(loss, adversarial, last, 0.4, 0.05) == pytest.approx(0.05)
+    assert losses.adaptive_weight(loss, adversarial, last, 0.4, 0.05) == pytest.approx(0.05)
     assert not weight.requires_grad

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from rissole.latents import Latents
-from rissole.schema import LDM, Variant
+from rissole.ground.schema import LDM, Variant
+from rissole.latent.latents import Latents
 
 CODEBOOK = torch.cartesian_prod(*[torch.tensor([-1.0, -0.3, 0.4, 1.1])] * 2)  # 16 codes, 2 channels
 

@@ -1,9 +1,16 @@
-"""RISSOLE, block by block. Imports run downwards only, from the last floor to the first.
+"""RISSOLE, block by block. A package here imports those above it in this list, and no other.
 
-- Ground: `errors`, `schema`, `config`, `files`, `runtime`, `blocks`.
-- One idea each: `sources`, `images`, `quantiser`, `vqgan`, `vqgan_loss`, `latents`, `retrieval`,
-  `diffusion`, `unet`, `conditioning`, `judges`, `scores`.
-- Ideas put together: `denoiser`, `vqgan_training`, `ldm_training`, `sampling`, `tables`.
+- `ground`: settings, files, errors, the device; what every stage stands on.
+- `dataset`: where images come from; decoding, cropping, shards.
+- `pretrained`: networks that others trained.
+- `first_stage`: the VQ-GAN and its training.
+- `latent`: codes and codebook; cutting latents into blocks.
+- `retrieval`: search among the train images, and who may be a neighbour.
+- `denoiser`: the diffusion process, the network, what a row tells it; training.
+- `drawing`: the reverse process over all blocks; any batch of a row anew.
+- `judging`: frozen networks, what they see, and what is compared with true images.
+- `auditing`: what no distance sees: copies, seams, incoherence; the cheats that show it.
+- `results`: what was measured, what is asserted about it, tables and pages.
 
 Letters of tensor shapes: b images, n blocks of an image in reading order, k neighbours, c latent
 channels, h w sides of a latent or of a block, d width of a feature or query vector.

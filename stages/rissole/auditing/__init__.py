@@ -1,0 +1,1 @@
+"""What no distance sees: copies, seams, incoherence; and the cheats that show it."""

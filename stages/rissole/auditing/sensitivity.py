@@ -1,0 +1,58 @@
+"""How much of a sample its neighbours decide: the same noise, told something else."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rissole.denoiser.conditioning import Conditioning
+from rissole.denoiser.denoiser import Denoiser
+from rissole.drawing import sampling
+from rissole.ground.schema import Sample
+from rissole.latent.latents import Latents
+
+IMAGES, STEPS = 64, 20
+
+
+def measure(network: Denoiser, database: Latents, neighbours: Tensor) -> dict[str, float]:
+    """How far samples move when their neighbours are swapped, permuted or dropped.
+
+    Few images by a few DDIM steps, whatever the row's sampler.
+
+    Args:
+        network: the denoiser.
+        database: the train latents.
+        neighbours: rows of the neighbours of each image, (n, k).
+
+    Returns:
+        Mean distances, as shares of the mean distance of two samples: `swapped` with another
+        image's neighbours, `permuted` told in reverse order, `dropped` told as many grey images
+        (the code nearest to the mean latent everywhere).
+    """
+    table = database.table(normalise=True)
+    grey = table.norm(dim=1).argmin().expand(1, *database.codes.shape[1:])
+    database = replace(database, codes=torch.cat([database.codes, grey.to(database.codes.dtype)]))
+    conditioning = Conditioning(network.row, database, network.ldm.normalise)
+    steps = math.gcd(STEPS, network.ldm.timesteps)
+    sample = Sample(images=IMAGES, sampler="ddim", steps=steps, batch=IMAGES)
+    scheduler = sampling.scheduler(network.ldm, sample, conditioning.limit)
+    told = neighbours[:IMAGES]
+
+    def draw(rows: Tensor) -> Tensor:
+        images = range(len(rows))
+        seed = network.row.seed
+        z = sampling.sample_latents(network, conditioning, scheduler, rows, images, seed)
+        return z.flatten(1)
+
+    own = draw(told)
+    apart = torch.pdist(own).mean()
+    others = {
+        "swapped": told.roll(1, 0),
+        "permuted": told.flip(1),
+        "dropped": torch.full_like(told, len(database.codes) - 1),
+    }
+    return {
+        name: ((draw(rows) - own).norm(dim=1).mean() / apart).item()
+        for name, rows in others.items()
+    }

@@ -1,0 +1,271 @@
+"""Pictures: decoded, cut to size, kept in Parquet, turned into tensors and back, shown.
+
+The only module that opens image files and the only one that converts ranges: a picture is RGB
+uint8 (h w 3) on disk and float32 (3 h w) in -1..1 in a network.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import repeat
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from rissole.dataset.sources import Record
+from rissole.ground import files
+from rissole.ground.errors import InputError
+
+SPLITS = ("train", "val")
+LARGEST_GRID = 200_000  # bytes: what a picture in git may weigh
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image, cut to size.
+
+    Attributes:
+        id: first 8 bytes of the SHA-256 of its decoded pixels, before the crop.
+        twin: the same of its pixels after the resize; equal for pictures that look the same here.
+        pixels: uint8 (size, size, 3).
+    """
+
+    id: int
+    twin: int
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one split, in the order on disk.
+
+    Attributes:
+        ids: int64 (n,).
+        labels: n strings, or None where an image has no label.
+        groups: n strings, or None where an image belongs to no group.
+        images: uint8 (n, h, w, 3); (n, 0, 0, 3) where they were left on disk.
+    """
+
+    ids: np.ndarray
+    labels: list[str | None]
+    groups: list[str | None]
+    images: np.ndarray
+
+
+def decode(content: bytes) -> Image.Image:
+    """Decode an image file to upright RGB, 8 bits, whatever it holds.
+
+    Turned as its EXIF says; transparency laid on white; 16-bit grey scaled to 8 bits; of a moving
+    picture the first frame.
+
+    Raises:
+        ValueError: where the pixels have no known range (32-bit integers, floats).
+        Exception: of any kind, as PIL raises on a broken file.
+    """
+    try:
+        image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        raise ValueError("not an image, or of an unknown kind") from None
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("32-bit pixels have no known range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, size: int) -> np.ndarray:
+    """Scale the shorter side to `size` (bilinear, antialiased), then crop: (size, size, 3)."""
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(scaled.crop((left, top, left + size, top + size)))
+
+
+def prepare(record: Record, size: int) -> Picture | str:
+    """Read, decode and fit one image; where that fails, say why."""
+    try:
+        content = record.read()
+    except OSError as error:
+        return str(error)
+    try:
+        image = decode(content)
+        pixels = fit(image, size)
+    except Exception as error:  # PIL raises almost anything; one bad file must not end the run
+        return " ".join(str(error).split()) or type(error).__name__
+    return Picture(_number(image.tobytes()), _number(pixels.tobytes()), pixels)
+
+
+def prepare_all(records: list[Record], size: int) -> Iterator[tuple[Record, Picture | str]]:
+    """Prepare images in their order, on at most 8 cores, holding no more than 512 of them.
+
+    Fresh processes, not forked ones: threads of the parent may hold locks.
+    """
+    workers = min(8, os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for start in range(0, len(records), 512):
+            batch = records[start : start + 512]
+            yield from zip(batch, pool.map(prepare, batch, repeat(size), chunksize=16), strict=True)
+
+
+def write_splits(
+    folder: Path, rows: Iterable[tuple[str, Record, Picture]], size: int, shard: int
+) -> dict[str, int]:
+    """Write rows as they come into Parquet files of `shard` images, holding no more than that.
+
+    Args:
+        folder: where `<split>-<number>.parquet` go.
+        rows: the split, the record and the picture of each image.
+        size: pixels per side.
+        shard: images per file.
+
+    Returns:
+        The number of images of each split.
+    """
+    waiting = {split: _Shard(np.empty((shard, size, size, 3), np.uint8)) for split in SPLITS}
+    counts = dict.fromkeys(SPLITS, 0)
+
+    def flush(split: str) -> None:
+        number = (counts[split] - 1) // shard
+        files.write_table(folder / f"{split}-{number:05}.parquet", waiting[split].table())
+        waiting[split].rows.clear()
+
+    for split, record, picture in rows:
+        waiting[split].add(record, picture)
+        counts[split] += 1
+        if counts[split] % shard == 0:
+            flush(split)
+    for split in SPLITS:
+        if waiting[split].rows:
+            flush(split)
+    return counts
+
+
+@dataclass
+class _Shard:
+    """Rows on their way to a file; the pixels are copied into one block that is used again."""
+
+    pixels: np.ndarray
+    rows: list[tuple] = field(default_factory=list)
+
+    def add(self, record: Record, picture: Picture) -> None:
+        self.pixels[len(self.rows)] = picture.pixels
+        self.rows.append((picture.id, record.label, record.group, record.name))
+
+    def table(self) -> pa.Table:
+        ids, labels, groups, names = zip(*self.rows, strict=True)
+        columns = {
+            "id": pa.array(ids, pa.int64()),
+            "label": pa.array(labels, pa.string()),
+            "group": pa.array(groups, pa.string()),
+            "source": pa.array(names, pa.string()),
+            "image": files.bytes_column(self.pixels[: len(ids)]),
+        }
+        return pa.table(columns).replace_schema_metadata({"size": str(self.pixels.shape[1])})
+
+
+def read_shards(folder: Path, split: str, pictures: bool = True) -> Iterator[ImageSet]:
+    """The images of a split, one file at a time; `pictures=False` leaves the pixels on disk."""
+    columns = ["id", "label", "group", *(["image"] if pictures else [])]
+    for path in _shards(folder, split):
+        table = files.read_table(path, columns)
+        size = int(table.schema.metadata[b"size"]) if pictures else 0
+        yield ImageSet(
+            table["id"].to_numpy(),
+            table["label"].to_pylist(),
+            table["group"].to_pylist(),
+            files.bytes_array(table["image"], np.uint8, (size, size, 3))
+            if pictures
+            else np.empty((len(table), 0, 0, 3), np.uint8),
+        )
+
+
+def read_split(folder: Path, split: str, pictures: bool = True) -> ImageSet:
+    """All images of a split in memory; see `read_shards` for one file at a time."""
+    rows = sum(pq.read_metadata(path).num_rows for path in _shards(folder, split))
+    ids, labels, groups, images, start = np.empty(rows, np.int64), [], [], None, 0
+    for part in read_shards(folder, split, pictures):
+        if images is None:
+            images = np.empty((rows, *part.images.shape[1:]), np.uint8)
+        stop = start + len(part.ids)
+        ids[start:stop], images[start:stop] = part.ids, part.images
+        labels += part.labels
+        groups += part.groups
+        start = stop
+    return ImageSet(ids, labels, groups, images)
+
+
+def read_pictures(path: Path) -> np.ndarray:
+    """The column `image` of a Parquet file whose metadata tells the `size`: uint8 (n, h, w, 3)."""
+    table = files.read_table(path, ["image"])
+    size = int(table.schema.metadata[b"size"])
+    return files.bytes_array(table["image"], np.uint8, (size, size, 3))
+
+
+def to_float(images: np.ndarray):
+    """Pictures uint8 (b, h, w, 3) as a tensor float32 (b, 3, h, w) in -1..1."""
+    import torch
+
+    return torch.tensor(images).movedim(-1, 1).contiguous().float() / 127.5 - 1
+
+
+def to_uint8(images) -> np.ndarray:
+    """A tensor (b, 3, h, w) in -1..1 as pictures uint8 (b, h, w, 3), rounded and clamped."""
+    import torch
+
+    levels = ((images.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return levels.movedim(1, -1).contiguous().cpu().numpy()
+
+
+def write_grid(path: Path, images: np.ndarray, columns: int) -> None:
+    """Write pictures uint8 (n, h, w, 3) in rows of `columns` as a PNG that git can bear.
+
+    True colour where that fits 200 kB; else 256 colours chosen for the picture; else smaller.
+    """
+    n, height, width, _ = images.shape
+    sheet = np.full((-(-n // columns) * height, columns * width, 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * height, i % columns * width
+        sheet[top : top + height, left : left + width] = image
+    content = next(
+        content
+        for content in map(_png, _ever_smaller(Image.fromarray(sheet)))
+        if len(content) < LARGEST_GRID
+    )
+    with files.replacing(path) as scratch:
+        scratch.write_bytes(content)
+
+
+def _ever_smaller(sheet: Image.Image) -> Iterator[Image.Image]:
+    yield sheet
+    while True:
+        yield sheet.quantize(256)
+        sheet = sheet.reduce(2)
+
+
+def _png(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    paths = sorted(folder.glob(f"{split}-*.parquet"))
+    if not paths:
+        raise InputError(f"{folder} holds no {split} images; `dvc repro` makes what a stage needs")
+    return paths
+
+
+def _number(content: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little", signed=True)

@@ -1,0 +1,230 @@
+"""Where images come from: each source lists its images, none of them decoded yet."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+
+from rissole.ground.errors import InputError
+from rissole.ground.schema import Data
+
+STYLE = "toon-head"
+HAIR = ("bun", "sideComed", "spiky", "undercut")
+# Frontal faces that fill the picture, all in one place: what varies is what a small network can
+# learn in a minute. Hair, skin and background span the blocks and so must agree across them.
+OPTIONS = {
+    "scale": 1.35,
+    "translateY": 6,
+    "backgroundColor": ["a9d6ec", "f7c8cf", "fbd9a8", "bcdcae", "cfc4ea", "f1ecdf"],
+    "backgroundColorFill": "solid",
+    "skinColor": ["7a4c34", "a86f4c", "cd946f", "e8b894", "f8d8c2"],
+    "hairColor": ["2b2220", "54301f", "a8612f", "dcb567", "c9c4bd", "b5452f"],
+    "clothesColor": ["36538f", "5a5a5a", "3f8a5c", "e08a45", "cf6f96", "7d5fae", "e8e6df"],
+    "eyesVariant": {"wide": 3, "happy": 1, "bow": 1, "humble": 1, "wink": 1},
+    "mouthVariant": {"smile": 3, "laugh": 2, "agape": 1, "sad": 1, "angry": 1},
+    "rearHairProbability": 50,
+    "beardProbability": 30,
+}
+ENDINGS = ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pgm .png .pnm .ppm .tif .tiff .webp"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image: its path below the root (or name), what is known of it, how to get its file."""
+
+    name: str
+    label: str | None
+    group: str | None
+    read: Callable[[], bytes]
+
+
+def records(data: Data) -> list[Record]:
+    """The images of the chosen source, in the order of their names.
+
+    Where `data.images` bounds their number, they are taken at even distances from the whole
+    list, so that every folder keeps its share.
+
+    Raises:
+        InputError: where files or folders are missing or do not fit together.
+    """
+    every = SOURCES[data.source](data)
+    if data.images is None or data.images >= len(every):
+        return every
+    return [every[i * len(every) // data.images] for i in range(data.images)]
+
+
+def avatars(data: Data) -> list[Record]:
+    """Faces drawn by DiceBear in the style "toon-head"; the label is the hair style."""
+    return [
+        Record(f"{STYLE}/{i:06}", HAIR[i % len(HAIR)], None, partial(draw_avatar, i, data.size))
+        for i in range(data.images)
+    ]
+
+
+def draw_avatar(number: int, size: int) -> bytes:
+    """Draw one face, the same in every process: a PNG of `size` pixels per side."""
+    import resvg_py
+    from dicebear import Avatar
+
+    options = {"seed": f"{number}", "hairVariant": HAIR[number % len(HAIR)], **OPTIONS}
+    svg = Avatar(_style(), options).to_string()
+    return resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
+
+
+def folder(data: Data) -> list[Record]:
+    """All images of a tree; the label is the first sub-folder, `data.groups` finds the group.
+
+    Files without an image's ending and hidden ones are passed over. With `data.classes`, only
+    the listed sub-folders are read.
+    """
+    root = _root(data)
+    tops = [root] if data.classes is None else _class_folders(root, Path(data.classes))
+    endings = ENDINGS.split()
+    paths = {
+        path.relative_to(root).as_posix(): path
+        for top in tops
+        for path in top.rglob("*")
+        if path.suffix.lower() in endings
+    }
+    visible = [name for name in sorted(paths) if "/." not in f"/{name}" and paths[name].is_file()]
+    return _found([_file(paths[name], name, data.groups) for name in visible], root)
+
+
+def imagenet100(data: Data) -> list[Record]:
+    """A hundred class folders of ImageNet below the root, or below its `train` where it has one.
+
+    The paper does not say which classes are its own; the class list names a folder per line.
+    """
+    root = _root(data)
+    train = root / "train"
+    return folder(data.model_copy(update={"root": str(train if train.is_dir() else root)}))
+
+
+def celeba(data: Data) -> list[Record]:
+    """CelebA as it is unpacked: img_align_celeba/ beside its two lists; group = identity.
+
+    The paper splits at random and ignores the official partition; so do we, but keep each person
+    on one side. The partition file serves to check that the folder is complete.
+    """
+    root = _root(data)
+    pictures = root / "img_align_celeba"
+    if not pictures.is_dir():
+        raise InputError(f"{pictures} is not a folder; unpack CelebA's img_align_celeba.zip there")
+    partition = _columns(root / "list_eval_partition.txt")
+    identity = _columns(root / "identity_CelebA.txt")
+    names = sorted(path.name for path in pictures.glob("*.jpg"))
+    for other, what in (partition, "list_eval_partition.txt"), (identity, "identity_CelebA.txt"):
+        odd = sorted(other.keys() ^ set(names))
+        if odd:
+            raise InputError(
+                f"{pictures} holds {len(names):,} images, {what} names {len(other):,}: only one of"
+                f" the two has {', '.join(odd[:3])}; unpack CelebA again"
+            )
+    return _found(
+        [Record(name, None, identity[name], (pictures / name).read_bytes) for name in names], root
+    )
+
+
+SOURCES = {"avatars": avatars, "folder": folder, "celeba": celeba, "imagenet100": imagenet100}
+
+
+def credit(data: Data) -> str:
+    """Who made the images and what may be done with them, as Markdown."""
+    if data.source != "avatars":
+        return CREDITS[data.source]
+    meta = _style_file()["meta"]
+    return (
+        f"Faces drawn by DiceBear (https://www.dicebear.com) in the style"
+        f" [{meta['source']['name']}]({meta['source']['url']})"
+        f" by [{meta['creator']['name']}]({meta['creator']['url']}),"
+        f" with colours of our own.\n\n{meta['license']['text']}"
+    )
+
+
+CREDITS = {
+    "folder": "Images of the user's own; their licence is the user's to know.",
+    "celeba": (
+        "CelebA, aligned and cropped (Liu, Luo, Wang, Tang: Deep Learning Face Attributes in the"
+        " Wild, ICCV 2015), for non-commercial research only."
+    ),
+    "imagenet100": (
+        "A hundred classes of ImageNet (Deng et al.: ImageNet: A Large-Scale Hierarchical Image"
+        " Database, CVPR 2009), for non-commercial research and education only."
+    ),
+}
+
+
+@cache
+def _style():
+    from dicebear import Style
+
+    return Style(_style_file())
+
+
+def _style_file() -> dict:
+    return json.loads(files("dicebear_styles").joinpath(f"{STYLE}.json").read_text("utf-8"))
+
+
+def _root(data: Data) -> Path:
+    root = Path(data.root)
+    if not root.is_dir():
+        raise InputError(
+            f"params.yaml: data.root '{root}' is not a folder; put the images there or name theirs"
+        )
+    return root
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError:
+        raise InputError(f"{path} cannot be read; put the list there") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _columns(path: Path) -> dict[str, str]:
+    rows = [line.split() for line in _lines(path)]
+    wrong = [number for number, row in enumerate(rows, 1) if len(row) != 2]
+    if wrong:
+        raise InputError(f"{path}: line {wrong[0]} is not 'image value'; take the original file")
+    return dict(rows)
+
+
+def _class_folders(root: Path, classes: Path) -> list[Path]:
+    folders = [root / line for line in _lines(classes)]
+    missing = [folder.name for folder in folders if not folder.is_dir()]
+    if missing:
+        raise InputError(
+            f"{root} has no folder for {len(missing)} of the {len(folders)} classes of {classes}:"
+            f" {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}; add them or mend"
+            " the list"
+        )
+    return folders
+
+
+def _file(path: Path, name: str, groups: str | None) -> Record:
+    name = name.encode("utf-8", "replace").decode()  # Parquet knows no other bytes than UTF-8
+    first, slash, _ = name.partition("/")
+    return Record(name, first if slash else None, _group(name, groups), path.read_bytes)
+
+
+def _group(name: str, pattern: str | None) -> str | None:
+    if pattern is None:
+        return None
+    match = re.search(pattern, name)
+    if match is None or match[1] is None:
+        raise InputError(
+            f"params.yaml: data.groups '{pattern}' finds no group in '{name}'; make it match the"
+            " path of every image below the root"
+        )
+    return match[1]
+
+
+def _found(records: list[Record], root: Path) -> list[Record]:
+    if not records:
+        endings = " ".join(sorted(ENDINGS))
+        raise InputError(f"{root} holds no images ({endings}); name another folder as data.root")
+    return records

@@ -1,0 +1,1 @@
+"""The denoiser of blocks: the process, the network, what a row tells it, training."""

@@ -1,0 +1,179 @@
+"""What a row of the table tells its denoiser: the only module that knows what a row means.
+
+`Stem` is the network's side (paper, section 4.1.3): the noisy block and its corresponding
+neighbour blocks pass through convolutions of their own, are added and normalised. `Conditioning`
+is the data's side: it gathers, from codes and neighbour ids in memory, what the stem is told.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from rissole.ground import files
+from rissole.ground.schema import LDM, Variant
+from rissole.latent import blocks
+from rissole.latent.latents import Latents
+
+TOKEN_SIDE = 4  # of the thumbnail of a neighbour that its token is made of
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is said of a batch of blocks, or None where the row does not say it.
+
+    Attributes:
+        neighbours: the corresponding blocks of the neighbours, (b, k, c, h, w).
+        previous: the clean block before each in reading order, zero for the first, (b, c, h, w).
+        position: the number of each block in its latent, int64 (b).
+    """
+
+    neighbours: Tensor | None
+    previous: Tensor | None
+    position: Tensor | None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What of it stays the same over all steps of sampling, computed once.
+
+    Attributes:
+        maps: what is added to the noisy block's map, (b, d, h, w), or None.
+        tokens: what the U-Net attends to, (b, k, d), or None.
+    """
+
+    maps: Tensor | None
+    tokens: Tensor | None
+
+
+class Stem(nn.Module):
+    """Noisy block and neighbour blocks, each through its own convolution, added and normalised.
+
+    Args:
+        row: how neighbours enter, and the width of the noisy rim.
+        ldm: section `ldm`.
+        channels: of a latent.
+        k: neighbours.
+    """
+
+    def __init__(self, row: Variant, ldm: LDM, channels: int, k: int):
+        super().__init__()
+        width = ldm.widths[0] // 2
+        # A rim of r pixels is what a kernel of 2 r + 1 sees; without one, 3 x 3 and zeros.
+        self.noisy = nn.Conv2d(
+            channels, width, 2 * row.halo + 1 if row.halo else 3, padding=0 if row.halo else 1
+        )
+        self.token_width = ldm.heads * ldm.head_width if row.neighbours == "tokens" else 0
+        stacked = (k if row.neighbours == "stack" else 0) + row.previous
+        self.stack = nn.Conv2d(stacked * channels, width, 3, padding=1) if stacked else None
+        self.set = _Pool(channels, width) if row.neighbours == "set" else None
+        if self.token_width:
+            self.token = nn.Linear(channels * TOKEN_SIDE**2, self.token_width)
+
+    def context(self, told: Told) -> Context:
+        """Embed what does not change while a block is denoised."""
+        if self.token_width:
+            seen = F.adaptive_avg_pool2d(told.neighbours.flatten(0, 1), TOKEN_SIDE).flatten(1)
+            return Context(None, self.token(seen.unflatten(0, told.neighbours.shape[:2])))
+        if self.set is not None:
+            return Context(self.set(told.neighbours), None)
+        if self.stack is None:
+            return Context(None, None)
+        maps = [] if told.neighbours is None else [told.neighbours.flatten(1, 2)]
+        maps += [] if told.previous is None else [told.previous]
+        return Context(self.stack(torch.cat(maps, 1)), None)
+
+    def forward(self, z_t: Tensor, context: Context) -> Tensor:
+        """Map noisy blocks (b, c, h, w), their rim included, to (b, d, h', w') without it."""
+        u = self.noisy(z_t)
+        u = u if context.maps is None else u + context.maps
+        # The released code rebuilds this norm in each call: its scale and shift are never trained.
+        return F.layer_norm(u, u.shape[1:])
+
+
+class _Pool(nn.Module):
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.each = nn.Conv2d(channels, width, 3, padding=1)
+        self.mixed = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, neighbours: Tensor) -> Tensor:
+        b = len(neighbours)
+        each = F.silu(self.each(neighbours.flatten(0, 1)))
+        return self.mixed(rearrange(each, "(b k) c h w -> b k c h w", b=b).mean(1))
+
+
+def read_neighbours(path: Path, train: Latents) -> tuple[np.ndarray, Tensor]:
+    """A neighbour table: ids int64 (n), and the neighbours' rows in `train`, int64 (n, k)."""
+    table = files.read_table(path)
+    neighbours = files.lists_array(table["neighbours"])
+    rows = train.rows(neighbours.reshape(-1)).reshape(neighbours.shape)
+    return table["id"].to_numpy(), torch.from_numpy(rows)
+
+
+class Conditioning:
+    """Gathers latents and what is told of their blocks, all in memory and by index.
+
+    Args:
+        row: the row of the table, its number of blocks filled in.
+        train: the train latents, which are the retrieval database.
+        normalise: whether latents have zero mean and unit variance per channel.
+    """
+
+    def __init__(self, row: Variant, train: Latents, normalise: bool):
+        self.row, self.blocks = row, row.blocks**2
+        self.table = train.table(normalise)
+        self.database = train.codes
+        self.mean, self.std = (train.mean, train.std) if normalise else (0, 1)
+
+    @property
+    def limit(self) -> float:
+        """The largest absolute value that a latent can take."""
+        return self.table.abs().max().item()
+
+    def latents(self, codes: Tensor) -> Tensor:
+        """Latents (..., c, h, w) of codes (..., h, w)."""
+        return F.embedding(codes.int(), self.table).movedim(-1, -3)
+
+    def raw(self, z: Tensor) -> Tensor:
+        """Latents (..., c, h, w) as the first stage knows them."""
+        return (z.movedim(-3, -1) * self.std + self.mean).movedim(-1, -3)
+
+    def cut(self, z: Tensor) -> Tensor:
+        """Blocks (b * n, c, h, w) of latents (b, c, H, W)."""
+        return blocks.cut(z, self.row.blocks).flatten(0, 1)
+
+    def cut_noisy(self, z_t: Tensor) -> Tensor:
+        """Blocks of noisy latents as the stem sees them, with the row's rim."""
+        if not self.row.halo:
+            return self.cut(z_t)
+        return blocks.cut_with_halo(z_t, self.row.blocks, self.row.halo).flatten(0, 1)
+
+    def spread(self, per_block: Tensor, z: Tensor) -> Tensor:
+        """Numbers of blocks (b, n) as maps (b, 1, H, W) over latents z (b, c, H, W)."""
+        maps = rearrange(per_block, "b (i j) -> b 1 i j", i=self.row.blocks)
+        return F.interpolate(maps, size=z.shape[-2:], mode="nearest")
+
+    def told(self, neighbours: Tensor | None, z: Tensor | None, images: int) -> Told:
+        """What is said of all blocks of a batch of images, image by image, block by block.
+
+        Args:
+            neighbours: rows of the neighbours in the database, (b, k), where the row retrieves.
+            z: the clean latents (b, c, H, W), where the row is told the previous block.
+            images: b.
+        """
+        told_neighbours = previous = position = None
+        if self.row.neighbours != "none":
+            each = blocks.cut(self.latents(self.database[neighbours]), self.row.blocks)
+            told_neighbours = rearrange(each, "b k n c h w -> (b n) k c h w")
+        if self.row.previous:
+            z_blocks = blocks.cut(z, self.row.blocks)
+            shifted = torch.cat([torch.zeros_like(z_blocks[:, :1]), z_blocks[:, :-1]], 1)
+            previous = shifted.flatten(0, 1)
+        if self.row.position:
+            position = torch.arange(self.blocks, device=self.table.device).repeat(images)
+        return Told(told_neighbours, previous, position)

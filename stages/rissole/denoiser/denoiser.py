@@ -1,0 +1,73 @@
+"""The denoiser of one block: stem, embeddings and U-Net."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from rissole.denoiser.conditioning import Context, Stem
+from rissole.denoiser.unet import Embedding, UNet
+from rissole.ground import files
+from rissole.ground.errors import InputError
+from rissole.ground.schema import LDM, Variant
+
+
+class Denoiser(nn.Module):
+    """Predicts what `ldm.prediction` names from a noisy block and what is told of it.
+
+    Args:
+        row: the row of the table.
+        ldm: section `ldm` as the row changes it.
+        channels: of a latent.
+        k: neighbours; 0 where the row retrieves nothing.
+    """
+
+    def __init__(self, row: Variant, ldm: LDM, channels: int, k: int):
+        super().__init__()
+        self.row, self.ldm = row, ldm
+        self.sizes = {"channels": channels, "k": k}
+        self.stem = Stem(row, ldm, channels, k)
+        self.time = Embedding(ldm.embedding)
+        self.position = Embedding(ldm.embedding) if row.position else None
+        self.unet = UNet(ldm, channels, 1 + row.position, self.stem.token_width)
+
+    def forward(
+        self, z_t: Tensor, timestep: Tensor, context: Context, position: Tensor | None
+    ) -> Tensor:
+        """Predict for noisy blocks.
+
+        Args:
+            z_t: noisy blocks with the rim that the row asks for, (b, c, h, w).
+            timestep: of each block, int64 (b).
+            context: what the stem made of the neighbours, once (`Stem.context`).
+            position: of each block, int64 (b), where the row says it.
+
+        Returns:
+            The prediction (b, c, h, w), without the rim.
+        """
+        embedded = [self.time(timestep)]
+        if self.position is not None:
+            embedded.append(self.position(position))
+        return self.unet(self.stem(z_t, context), embedded, context.tokens)
+
+
+def save(path: Path, denoiser: Denoiser, **about: float) -> None:
+    """Write a denoiser as safetensors, with the settings that rebuild it and `about`."""
+    settings = {"row": denoiser.row.model_dump(), "ldm": denoiser.ldm.model_dump()}
+    files.write_tensors(path, denoiser.state_dict(), settings | denoiser.sizes | about)
+
+
+def load(path: Path) -> Denoiser:
+    """Rebuild a denoiser from its file, in evaluation mode.
+
+    Raises:
+        InputError: the file is not a denoiser's.
+    """
+    tensors, about = files.read_tensors(path)
+    try:
+        row, ldm = Variant.model_validate(about["row"]), LDM.model_validate(about["ldm"])
+        denoiser = Denoiser(row, ldm, about["channels"], about["k"])
+        denoiser.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a denoiser of this version ({detail})") from None
+    return denoiser.eval()

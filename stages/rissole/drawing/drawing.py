@@ -1,0 +1,127 @@
+"""Everything it takes to draw the images of one row, read once; any batch of them, any time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rissole.dataset import images
+from rissole.denoiser import denoiser
+from rissole.denoiser.conditioning import Conditioning, read_neighbours
+from rissole.drawing import sampling
+from rissole.first_stage import vqgan
+from rissole.ground import files, schema
+from rissole.ground.errors import InputError
+from rissole.latent import latents
+
+LATENTS, VQGAN = Path("data/latents"), Path("data/vqgan/vqgan.safetensors")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One row's way of drawing.
+
+    Attributes:
+        sample: sampler, steps, images and batch.
+        seed: of the noise.
+        checkpoint: SHA-256 of the denoiser's file.
+        network: the denoiser.
+        conditioning: what it is told.
+        first_stage: decodes.
+        database: the train latents.
+        queries: ids of the query images, int64 (n,), or None.
+        neighbours: rows of their neighbours in the database, (n, k), or None.
+    """
+
+    sample: schema.Sample
+    seed: int
+    checkpoint: str
+    network: denoiser.Denoiser
+    conditioning: Conditioning
+    first_stage: vqgan.VQGAN
+    database: latents.Latents
+    queries: np.ndarray | None
+    neighbours: Tensor | None
+
+    def batches(self) -> list[range]:
+        """The numbers of the images that are drawn together."""
+        starts = range(0, self.sample.images, self.sample.batch)
+        return [range(s, min(s + self.sample.batch, self.sample.images)) for s in starts]
+
+    def draw(self, batch: range) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the images of one of the `batches`.
+
+        The last bits of a sum depend on what is computed beside it: the same batch on the same
+        machine gives the same bits, one image alone may not.
+
+        Returns:
+            Pictures uint8 (b, h, w, 3), and the codes that they were decoded from, uint16.
+        """
+        told = self.neighbours
+        if told is not None:
+            told = told[batch.start : batch.stop].to(self.database.codes.device)
+        z = sampling.sample_latents(
+            self.network, self.conditioning, self._scheduler(), told, batch, self.seed
+        )
+        with torch.inference_mode():
+            codes = self.first_stage.snap(self.conditioning.raw(z))
+            decoded = self.first_stage.decode(
+                F.embedding(codes, self.database.codebook).movedim(-1, 1)
+            )
+        return images.to_uint8(decoded), codes.cpu().numpy().astype(np.uint16)
+
+    def _scheduler(self):
+        return sampling.scheduler(self.network.ldm, self.sample, self.conditioning.limit)
+
+
+def read(row: schema.Row, sample: schema.Sample, device: torch.device) -> Drawing:
+    """Read what a row draws with.
+
+    Args:
+        row: variant, context and seed.
+        sample: section `sample` as the row changes it.
+        device: to draw on.
+
+    Raises:
+        InputError: there are fewer queries than images, or not the k neighbours that the variant
+            was trained with.
+    """
+    weights = Path(f"data/ldm/{row.variant}/best.safetensors")
+    network = denoiser.load(weights).to(device)
+    database = latents.read(LATENTS, "train").to(device)
+    queries = neighbours = None
+    if network.row.neighbours != "none":
+        queries, neighbours = _read_queries(row, network, sample.images, database)
+    return Drawing(
+        sample=sample,
+        seed=network.row.seed if row.seed is None else row.seed,
+        checkpoint=files.digest(weights),
+        network=network,
+        conditioning=Conditioning(network.row, database, network.ldm.normalise),
+        first_stage=vqgan.load(VQGAN).to(device),
+        database=database,
+        queries=queries,
+        neighbours=neighbours,
+    )
+
+
+def _read_queries(
+    row: schema.Row, network: denoiser.Denoiser, images: int, database: latents.Latents
+) -> tuple[np.ndarray, Tensor]:
+    path = Path(f"data/{row.context}/queries.parquet")
+    queries, neighbours = read_neighbours(path, database)
+    if len(queries) < images:
+        raise InputError(
+            f"params.yaml: sample.images is {images}: {path} has {len(queries)} queries; draw"
+            " fewer, or raise `queries` where there are more train images"
+        )
+    k = network.sizes["k"]
+    if network.row.neighbours == "stack" and neighbours.shape[1] != k:
+        raise InputError(
+            f"{path}: {neighbours.shape[1]} neighbours each; variant {row.variant} was trained with"
+            f" {k} and, stacking them, takes no other number; name another `context` in the row"
+        )
+    return queries[:images], neighbours[:images]

@@ -1,0 +1,1 @@
+"""The VQ-GAN, which turns images into latents and back."""

@@ -1,0 +1,347 @@
+"""params.yaml and the ablations', read and checked as a whole: the only module that opens them.
+
+A value is looked up in the shared section, over which the chosen preset's section is laid, over
+which a variant's own `ldm` or a row's own `sample` is laid. What one of them leaves out, it takes
+over; a mapping inside a section, such as `quantiser`, is replaced as a whole. An ablation is named
+with `ablations/` before.
+"""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rissole.ground.errors import InputError
+from rissole.ground.schema import (
+    FSQ,
+    LDM,
+    SECTIONS,
+    VQ,
+    VQGAN,
+    Ablations,
+    Params,
+    PartialRetrieval,
+    Retrieval,
+    Row,
+    Sample,
+    Variant,
+)
+
+ABLATIONS = Path("stages/ablations/params.yaml")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes `1e-05`, as `dvc exp run -S` writes it, for a string; here it is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+class Settings:
+    """The checked content of params.yaml; each attribute is a knob or a section."""
+
+    def __init__(self, params: Params):
+        self._params = params
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in SECTIONS:
+            return self._section(name)
+        value = getattr(self._params, name)
+        if value is None:
+            raise InputError(f"params.yaml: the key '{name}' is missing; put it back")
+        return value
+
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """The denoisers to train, in their order."""
+        return self.__getattr__("variants")
+
+    @property
+    def ablations(self) -> Ablations:
+        """The ablations: what is in them and how it is put side by side."""
+        return self._params.ablations
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """The rows of the table, in their order."""
+        return self.__getattr__("rows")
+
+    def row(self, name: str) -> Row:
+        """One row of the table."""
+        return _choose(self._every("rows"), name, "rows")
+
+    def row_sample(self, name: str) -> Sample:
+        """Section `sample` as the row changes it."""
+        return self._section("sample", f"{_key('rows', name)}.sample", self.row(name).sample)
+
+    def repeats(self, names: Iterable[str]) -> list[list[str]]:
+        """Those of the named rows that were trained alike but for the seed, together."""
+        groups: dict[tuple, list[str]] = {}
+        for name in names:
+            row = self.row(name)
+            variant = self.variant(row.variant).model_copy(update={"seed": None})
+            alike = row.model_copy(update={"variant": ""})
+            key = variant.model_dump_json(), alike.model_dump_json()
+            groups.setdefault(key, []).append(name)
+        return [group for group in groups.values() if len(group) > 1]
+
+    def variant(self, name: str) -> Variant:
+        """One denoiser to train, its number of blocks per side and its seed filled in."""
+        variant = _choose(self._every("variants"), name, "variants")
+        return variant.model_copy(
+            update={
+                "blocks": self.blocks if variant.blocks is None else variant.blocks,
+                "seed": self.seed if variant.seed is None else variant.seed,
+            }
+        )
+
+    def variant_ldm(self, name: str) -> LDM:
+        """Section `ldm` as the variant changes it."""
+        return self._section("ldm", f"{_key('variants', name)}.ldm", self.variant(name).ldm)
+
+    def retrieval(self, name: str) -> Retrieval:
+        """One neighbour table; what it leaves out, the knobs at the top say."""
+        own = _choose(self._every("retrievals"), name, "retrievals")
+        return Retrieval(
+            k=own.k or self.k,
+            query=own.query or self.query,
+            exclude=own.exclude or self.exclude,
+            share=own.share,
+            correct_hubs=own.correct_hubs,
+        )
+
+    def _every(self, section: str) -> dict:
+        """The entries of `variants`, `rows` or `retrievals`, the ablations among them."""
+        main, ablations = getattr(self._params, section), getattr(self.ablations, section)
+        return (main or {}) | {f"ablations/{name}": of for name, of in ablations.items()}
+
+    @cached_property
+    def _chosen(self) -> dict[str, dict]:
+        if self._params.presets is None:
+            return {}
+        return _choose(self._params.presets, self.preset, "presets", "preset")
+
+    def _section(self, name: str, where: str | None = None, over: dict | None = None):
+        shared, preset = getattr(self._params, name), self._chosen.get(name)
+        if shared is None and preset is None:
+            raise InputError(f"params.yaml: the key '{name}' is missing; put it back")
+        layers = {name: shared, f"presets.{self._params.preset}.{name}": preset, where: over}
+        return _merged(SECTIONS[name], layers)
+
+
+def read(path: Path = Path("params.yaml")) -> Settings:
+    """Read and check all of params.yaml, the presets not chosen included.
+
+    Raises:
+        InputError: naming the key, its value and the mend, where a key is unknown, mistyped, out
+            of range or of the wrong type, or where values cannot go together.
+    """
+    content, ablations = _load(path), path.parent / ABLATIONS
+    if ablations.exists():
+        content |= _load(ablations)
+    try:
+        try:
+            settings = Settings(Params.model_validate(content))
+        except ValidationError as error:
+            raise _explained(error, Params, {}) from None
+        _check_together(settings)
+    except InputError as error:
+        where = f"{ABLATIONS}: ablations."
+        raise InputError(str(error).replace("params.yaml: ablations.", where)) from None
+    return settings
+
+
+def _load(path: Path) -> dict:
+    try:
+        content = yaml.load(path.read_text("utf-8"), _Loader)
+    except FileNotFoundError:
+        raise InputError(f"{path} is not in this folder; run from the project's top") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no keys; take it back from git")
+    return content
+
+
+def _check_together(settings: Settings) -> None:
+    """Check what no single section shows; sections that a cut-down file leaves out are skipped."""
+    params = settings._params
+    for preset in params.presets or {}:
+        under = Settings(params.model_copy(update={"preset": preset}))
+        unknown = [name for name in under._chosen if name not in SECTIONS]
+        if unknown:
+            raise InputError(
+                f"params.yaml: presets.{preset}.{unknown[0]}: no such section, only"
+                f" {', '.join(SECTIONS)}{_near(unknown[0], SECTIONS)}"
+            )
+        for name in SECTIONS:
+            if _complete(params, under, name):
+                under._section(name)
+    if params.presets is not None and params.preset is not None:
+        settings._chosen  # noqa: B018 (raises on an unknown preset)
+    variants, retrievals = settings._every("variants"), settings._every("retrievals")
+    for name, variant in variants.items():
+        key = _key("variants", name)
+        if _complete(params, settings, "ldm"):
+            ldm = settings._section("ldm", f"{key}.ldm", variant.ldm)
+            if variant.halo and ldm.share_timestep != "image":
+                raise InputError(
+                    f"params.yaml: {key}.halo is {variant.halo}: a halo needs"
+                    f" 'ldm: {{share_timestep: image}}' in the variant, not '{ldm.share_timestep}'"
+                )
+        _check_context(key, variant.context, retrievals if params.retrievals else None)
+    for name, row in settings._every("rows").items():
+        _check_context(_key("rows", name), row.context, retrievals if params.retrievals else None)
+        _check_row(settings, _key("rows", name), row, variants if params.variants else None)
+    if _complete(params, settings, "data") and _complete(params, settings, "vqgan"):
+        _check_sides(settings, variants)
+    if _complete(params, settings, "data") and _complete(params, settings, "sample"):
+        _check_counts(settings)
+
+
+def _check_context(key: str, context: str, retrievals: dict | None) -> None:
+    kind, _, table = context.partition("/")
+    if kind not in ("neighbours", "latents"):
+        raise InputError(
+            f"params.yaml: {key}.context is '{context}': must be 'latents', or 'neighbours/' and"
+            " one of the retrievals"
+        )
+    if kind == "neighbours" and retrievals is not None:
+        _choose(retrievals, table, "retrievals", f"{key}.context")
+
+
+def _check_row(settings: Settings, key: str, row: Row, variants: dict[str, Variant] | None) -> None:
+    params, variant = settings._params, None
+    if variants is not None:
+        variant = _choose(variants, row.variant, "variants", f"{key}.variant")
+        if (row.context == "latents") != (variant.context == "latents"):
+            raise InputError(
+                f"params.yaml: {key}.context is '{row.context}': variant {row.variant} was trained"
+                f" with '{variant.context}'; a row retrieves if its variant does, and only then"
+            )
+    if _complete(params, settings, "sample") and _complete(params, settings, "ldm"):
+        sample = settings._section("sample", f"{key}.sample", row.sample)
+        ldm = settings._section("ldm", over=variant.ldm if variant else None)
+        steps, timesteps = sample.steps, ldm.timesteps
+        if timesteps % steps:  # in between, DDIM of diffusers steps past the wrong timesteps
+            where = f"{key}.sample" if "steps" in row.sample else "sample"
+            raise InputError(
+                f"params.yaml: {where}.steps is {steps}: must divide ldm.timesteps {timesteps};"
+                f" take one of {[n for n in range(1, timesteps + 1) if timesteps % n == 0]}"
+            )
+
+
+def _check_sides(settings: Settings, variants: dict[str, Variant]) -> None:
+    data, factor = settings.data, 2 ** len(settings.vqgan.widths)
+    if data.size % factor:
+        raise InputError(
+            f"params.yaml: data.size is {data.size}: must be a multiple of {factor}, by which the"
+            f" {len(settings.vqgan.widths)} vqgan.widths shrink it"
+        )
+    side = data.size // factor
+    splits = {"blocks": settings._params.blocks}
+    splits |= {f"{_key('variants', name)}.blocks": of.blocks for name, of in variants.items()}
+    for key, blocks in splits.items():
+        if blocks is not None and side % blocks:
+            raise InputError(
+                f"params.yaml: {key} is {blocks}: does not divide the latent's side {side}"
+                f" (data.size {data.size} / {factor}); take one of"
+                f" {[d for d in range(1, side + 1) if side % d == 0]}"
+            )
+
+
+def _check_counts(settings: Settings) -> None:
+    """Check what asks for train images, where their number is known before the split."""
+    params, data = settings._params, settings.data
+    images = settings.sample.images
+    if params.queries is not None and images > params.queries:
+        raise InputError(
+            f"params.yaml: sample.images is {images}: there are only `queries` {params.queries};"
+            " lower it, or raise queries"
+        )
+    if data.images is None:
+        return
+    train = round(data.images * (1 - data.validation))
+    asked = {"k": params.k, "sample.images": images}
+    tables = settings._every("retrievals")
+    asked |= {f"{_key('retrievals', name)}.k": of.k for name, of in tables.items()}
+    for key, number in asked.items():
+        if number is not None and number >= train:
+            raise InputError(
+                f"params.yaml: {key} is {number}: there are only about {train} train images"
+                f" (data.images {data.images}); lower {key}, or give more images"
+            )
+
+
+def _complete(params: Params, settings: Settings, name: str) -> bool:
+    shared, preset = getattr(params, name), settings._chosen.get(name) if params.preset else None
+    return shared is not None or preset is not None
+
+
+def _merged(model: type[BaseModel], layers: dict[str | None, dict | None]):
+    merged, origin = {}, {}
+    for where, layer in layers.items():
+        merged |= layer or {}
+        origin |= dict.fromkeys(layer or {}, where)
+    try:
+        return model.model_validate(merged)
+    except ValidationError as error:
+        home = [layer for layer in layers if layer][0]
+        where = {key: f"{origin.get(key, home)}.{key}" for key in [*model.model_fields, *merged]}
+        raise _explained(error, model, where) from None
+
+
+def _explained(error: ValidationError, model: type[BaseModel], where: dict[str, str]) -> InputError:
+    """The first fault of a ValidationError as a line with key, value and mend.
+
+    A validator of ours raises "name: mend" about the field `name` of its model.
+    """
+    fault = error.errors()[0]
+    path = [str(part) for part in fault["loc"] if part not in ("fsq", "vq")]
+    value, text = fault["input"], fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        named, _, text = text.partition(": ")
+        path.append(named)
+        value = value.get(named) if isinstance(value, dict) else getattr(value, named)
+    key = ".".join([where.get(path[0], path[0]), *path[1:]])
+    if fault["type"] == "extra_forbidden":
+        near = _near(path[-1], _fields(model)) or "; remove it"
+        return InputError(f"params.yaml: {key}: no such key{near}")
+    if fault["type"] == "missing":
+        return InputError(f"params.yaml: {key}: the key is missing; put it back")
+    return InputError(f"params.yaml: {key} is {value!r}: {text[0].lower()}{text[1:]}")
+
+
+def _fields(model: type[BaseModel]) -> list[str]:
+    nested = (
+        (PartialRetrieval, Variant, Row) if model is Params else (FSQ, VQ) if model is VQGAN else ()
+    )
+    return [name for part in (model, *nested) for name in part.model_fields]
+
+
+def _choose(choices: dict, name: str, section: str, key: str | None = None):
+    if name in choices:
+        return choices[name]
+    said = f"{key} is '{name}': " if key else f"no '{name}' under {section}; "
+    raise InputError(f"params.yaml: {said}choose among {list(choices)}{_near(name, choices)}")
+
+
+def _key(section: str, name: str) -> str:
+    """Where an entry stands in its file."""
+    family, _, short = name.rpartition("/")
+    return ".".join([*([family] if family else []), section, short])
+
+
+def _near(name: str, names) -> str:
+    near = get_close_matches(name, list(names), 1)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,90 @@
+"""Features on disk, with a key of what they were made of: taken once, and never mixed up."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rissole.ground import files
+from rissole.ground.errors import InputError
+from rissole.judging.judges import Judge
+from rissole.judging.scores import Features
+
+
+def digest(pictures: np.ndarray) -> str:
+    """SHA-256 of pictures uint8 (n, h, w, 3), their number and size among it."""
+    about = json.dumps(pictures.shape).encode()
+    return hashlib.sha256(about + np.ascontiguousarray(pictures).tobytes()).hexdigest()
+
+
+def write(
+    path: Path,
+    pictures: np.ndarray,
+    look: dict[str, Judge],
+    columns: dict[str, pa.Array] | None = None,
+) -> dict[str, np.ndarray]:
+    """Show pictures to the judges and write what they see, with `columns` beside it.
+
+    Args:
+        path: of the Parquet file.
+        pictures: uint8 (n, h, w, 3).
+        look: judges by name.
+        columns: n values each.
+
+    Returns:
+        Features float32 (n, d) by judge.
+    """
+    seen = {name: judge(pictures) for name, judge in look.items()}
+    about = {
+        "images": digest(pictures),
+        "judges": json.dumps({name: judge.key for name, judge in look.items()}),
+    }
+    table = (columns or {}) | {name: files.lists_column(x) for name, x in seen.items()}
+    files.write_table(path, pa.table(table, metadata=about))
+    return seen
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Features of one set of images.
+
+    Attributes:
+        by_judge: float32 (n, d) by name.
+        judges: the key of each.
+        images: digest of the pictures.
+    """
+
+    by_judge: dict[str, np.ndarray]
+    judges: dict[str, str]
+    images: str
+
+
+def read(path: Path) -> Seen:
+    """Read what `write` wrote."""
+    table = files.read_table(path)
+    judges = json.loads(table.schema.metadata[b"judges"])
+    by_judge = {name: files.lists_array(table[name]) for name in judges}
+    return Seen(by_judge, judges, table.schema.metadata[b"images"].decode())
+
+
+def read_reference(folder: Path, judges: dict[str, str]) -> dict[str, Features]:
+    """The features of true images by judge, for comparison with those that `judges` made.
+
+    Raises:
+        InputError: they were made with other weights, another resize or another version.
+    """
+    seen = {name: read(folder / f"{name}.parquet") for name in ("train", "val", "reconstructed")}
+    for name, of in seen.items():
+        if of.judges != judges:
+            raise InputError(
+                f"{folder}/{name}.parquet: its features were made by {of.judges}, those of the"
+                f" drawn images by {judges}; run `dvc repro` to take all anew"
+            )
+    apart = files.read_table(folder / "val.parquet", ["apart"])["apart"].to_numpy()
+    return {
+        judge: Features(**{name: of.by_judge[judge] for name, of in seen.items()}, apart=apart)
+        for judge in judges
+    }

@@ -1,0 +1,1 @@
+"""Encoded images: codes, codebook, blocks."""

@@ -1,0 +1,1 @@
+"""Networks that others trained, and what it takes to load them."""

@@ -1,0 +1,105 @@
+"""What the project asserts about its rows, checked against their figures.
+
+A claim names a measure, two rows, and which of them is to be higher, by how many spreads: a spread
+is what equal rows with other seeds differ by. A claim that does not hold stays in the list, as the
+negative result that it is.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rissole.ground.errors import InputError
+from rissole.ground.schema import Checked
+
+# 97.5 % quantiles of Student's t, of 1 to 10 degrees of freedom.
+STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+
+class Claim(Checked):
+    """One assertion, as metrics/claims.yaml writes it.
+
+    Attributes:
+        says: the sentence.
+        measure: a key of the rows in metrics/tables.json.
+        row: whose figure is meant.
+        relation: what it is to that of `than`; `level` means less than `margin` spreads apart.
+        than: another row.
+        margin: spreads by which the figures must differ at least.
+        holds: whether it does, in the committed results.
+    """
+
+    says: str
+    measure: str
+    row: str
+    relation: Literal["above", "below", "level"]
+    than: str
+    margin: float = Field(ge=0)
+    holds: bool
+
+
+def read(path: Path) -> list[Claim]:
+    """Read the list of claims.
+
+    Raises:
+        InputError: the file is missing or no list, or a claim lacks a key, has one too many or of
+            the wrong type.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; take it back from git")
+    try:
+        return TypeAdapter(list[Claim]).validate_python(yaml.safe_load(path.read_text("utf-8")))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "all of it"
+        raise InputError(
+            f"{path}: {where}: {fault['msg']}; see rissole/results/claims.py"
+        ) from None
+
+
+def spread(rows: dict[str, dict], groups: list[list[str]], measure: str) -> float | None:
+    """What equal rows with other seeds differ by: their standard deviation, pooled over groups.
+
+    Widened where few seeds tell it, as Student's t is against the normal law: 6.5-fold for a single
+    pair. None where no two equal rows have the measure.
+    """
+    squares, freedom = 0.0, 0
+    for group in groups:
+        values = [rows[row][measure] for row in group if measure in rows.get(row, {})]
+        if len(values) > 1:
+            squares += np.square(np.array(values) - np.mean(values)).sum()
+            freedom += len(values) - 1
+    if not freedom:
+        return None
+    wider = STUDENT[freedom - 1] / 1.96 if freedom <= len(STUDENT) else 1 + 1.25 / freedom
+    return float(wider * np.sqrt(squares / freedom))
+
+
+def figure(rows: dict[str, dict], groups: list[list[str]], row: str, measure: str) -> float | None:
+    """A row's measure, mean over the equal rows with other seeds; None where it is missing."""
+    alike = next((group for group in groups if row in group), [row])
+    values = [rows[name][measure] for name in alike if measure in rows.get(name, {})]
+    return float(np.mean(values)) if values and measure in rows.get(row, {}) else None
+
+
+def unit(claim: Claim, rows: dict[str, dict], groups: list[list[str]]) -> float | None:
+    """The spread that a claim is measured in: that of its own two rows, else that of all."""
+    own = [group for group in groups if claim.row in group or claim.than in group]
+    found = spread(rows, own, claim.measure)
+    return spread(rows, groups, claim.measure) if found is None else found
+
+
+def holds(claim: Claim, rows: dict[str, dict], groups: list[list[str]]) -> bool | None:
+    """Whether a claim holds; None where a row, its measure or a spread is missing."""
+    of, than = (figure(rows, groups, row, claim.measure) for row in (claim.row, claim.than))
+    spreads = unit(claim, rows, groups)
+    if None in (of, than, spreads):
+        return None
+    if claim.relation == "level":
+        return abs(of - than) < claim.margin * spreads
+    return (of - than if claim.relation == "above" else than - of) > claim.margin * spreads

@@ -1,0 +1,105 @@
+"""What the stages measured of all rows, read together, and the headline numbers of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rissole.ground import files, schema
+from rissole.judging import scores
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the stages measured.
+
+    Attributes:
+        fid, audit, ldm, sampling: content of metrics/<...>/<row>.json by row; `ldm` that of the
+            row's variant.
+        controls: content of metrics/controls.json.
+        reference: content of metrics/reference.json.
+    """
+
+    fid: dict[str, dict]
+    audit: dict[str, dict]
+    ldm: dict[str, dict]
+    sampling: dict[str, dict]
+    controls: dict[str, dict]
+    reference: dict
+
+    def measured(self, row: str) -> tuple[dict, dict]:
+        """Scores and audit of a row or of a control."""
+        if row in self.controls:
+            return self.controls[row]["fid"], self.controls[row]["audit"]
+        return self.fid[row], self.audit[row]
+
+    def some(self, rows: list[str]) -> "Results":
+        """Those of some rows, with all controls."""
+        kinds = ("fid", "audit", "ldm", "sampling")
+        of = {kind: {row: getattr(self, kind)[row] for row in rows} for kind in kinds}
+        return replace(self, **of)
+
+    def ranked(self) -> list[str]:
+        """Rows and controls by the score that copying cannot improve; those without one last."""
+        first = scores.frechet_keys(self.reference)[0]
+        rows = [*self.fid, *self.controls]
+        return sorted(rows, key=lambda row: self.measured(row)[0][first].get("uncopied", 1e9))
+
+
+def read(rows: dict[str, schema.Row], reference: dict, controls: dict) -> Results:
+    """What the stages wrote of some rows of the tables, ablations or not.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    measured = {
+        kind: {row: files.read_json(files.measured(kind, row)) for row in rows}
+        for kind in ("fid", "audit", "sampling")
+    }
+    ldm = {row: files.read_json(files.measured("ldm", of.variant)) for row, of in rows.items()}
+    return Results(**measured, ldm=ldm, controls=controls, reference=reference)
+
+
+def read_before(tables: Iterable[str]) -> dict:
+    """What the stages before the rows wrote, by name, that of some neighbour tables among it."""
+    names = ("vqgan", "retrieval")
+    before = {name: files.read_json(Path("metrics", f"{name}.json")) for name in names}
+    looked_up = {name: files.read_json(files.measured("neighbours", name)) for name in tables}
+    return before | {"neighbours": looked_up}
+
+
+def numbers(results: Results) -> dict:
+    """The headline numbers, few and flat, for `dvc metrics diff`: by row and measure."""
+    first, second = scores.frechet_keys(results.reference)
+    short = next(name for name in scores.SHORT.values() if name in results.reference)
+    rows = {}
+    for row in (*results.fid, *results.controls):
+        fid, audit = results.measured(row)
+        coherence = audit["coherence"]
+        rows[row] = {
+            first: fid[first]["val"],
+            second: fid[second]["val"],
+            "against_reconstructions": fid[first]["reconstructed"],
+            "recall": fid[short]["recall"],
+            "copied": audit["copied"]["rate"],
+            "seam": coherence["latent_ratio"],
+            "colour": coherence["colour_correlation"],
+            "collages": coherence["collage_excess"],
+        }
+        if "uncopied" in fid[first]:
+            rows[row]["uncopied"] = fid[first]["uncopied"]
+        for name in ("own_query", "own_group"):
+            if name in audit:
+                rows[row][name] = audit[name]["rate"]
+        if row in results.ldm:
+            rows[row]["parameters_live"] = results.ldm[row]["parameters_live"]
+            rows[row]["gflop_per_image"] = gflop(results, row)
+            rows[row]["train_images_per_second"] = results.ldm[row]["train_images_per_second"]
+            drawing = results.sampling[row]["sampling_images_per_second"]
+            rows[row]["sampling_images_per_second"] = drawing
+    return rows
+
+
+def gflop(results: Results, row: str) -> float:
+    """GFLOP that the denoiser spends on a drawn image."""
+    steps = results.sampling[row]["steps"]
+    return round(results.ldm[row]["gflop_per_image_step"] * steps, 3)

@@ -1,0 +1,148 @@
+"""The pages that the tables stand on, with what is needed to read them."""
+
+from rissole.judging import scores
+from rissole.results import tables
+from rissole.results.claims import Claim
+from rissole.results.measurements import Results, numbers
+
+CONTRADICTIONS = (
+    "+ Pos on CelebA is 11.61 in its table 1 and 11.93 in its section 5.4.1, which points there.",
+    "Section 5.1 describes + P as having no retrieval, section 5.4.2 as the previous block beside"
+    " the neighbours; one row serves both.",
+    "Patch Diffusion is said to be compared in its patches-only setting, then not to be included;"
+    " the text cites Patch-DM for it, and its figure is copied from another protocol.",
+    "RDM is said to have somewhat more parameters at matched size; by the totals that the released"
+    " code prints it has fewer.",
+    "The row is RISSOLE-P in the text and RISSOLE + P in the table, where - RAG means without.",
+    "The query by whole latent, which the text puts second, is better (11.39 against 12.93) in the"
+    " authors' notebook.",
+)
+SPREAD = (
+    "A spread is the standard deviation of the two rows over seeds, or that of all rows trained"
+    " twice where these were not, widened where few seeds tell it."
+)
+
+
+def scores_page(
+    results: Results, asserted: list[Claim], repeats: list[list[str]], before: dict
+) -> str:
+    """All tables of some rows.
+
+    Args:
+        results: of the rows.
+        asserted: the claims.
+        repeats: rows that differ in seeds only (`config.Settings.repeats`).
+        before: content of other metrics files by name; each number gets a line.
+    """
+    first = scores.frechet_keys(results.reference)[0]
+    true = results.reference["coherence"]
+    return _page(
+        "# Scores",
+        tables.score_table(results),
+        _how_to_read(results.reference),
+        "## What the numbers say",
+        tables.claims_table(numbers(results), asserted, repeats),
+        SPREAD + f" Trained twice: {_named(repeats)}.",
+        "## More distances",
+        tables.distance_table(results),
+        "Frechet distances from val, train and reconstructed images. `infinity`: that from val"
+        " extrapolated to infinitely many drawn images (with fewer images than features"
+        " little is taken off). `64 axes`: above its floor, on the first principal axes of train"
+        " images. `of the uncopied`: precision and recall of the images that no copy test names,"
+        " against val images whose groups are not in the database.",
+        "## Copies",
+        tables.copies_table(results),
+        "Each figure beside that of held-out images in their place. `copied`: images nearer to a"
+        " train image, in whole or in a block or inside of one, than nearly all held-out images"
+        " are, by those `tests` that flag at most a twentieth of these. `own query`: the nearest"
+        " train image is the one behind the image (`own group`: of its group). `own neighbours`:"
+        " the nearest train block belongs to an own neighbour; blurred images lean on their"
+        " neighbours too, so `pasted` tells: the chance that an own neighbour stands out more in a"
+        " held-out image than in a drawn one, above which nothing is pasted (0.5 for held-out"
+        " images, 0 for a collage). `C_T`: far below 0, too near to train images; far above,"
+        " underfit. `sources`: train images that the blocks of an image are nearest to. `rank 1`:"
+        " of the blocks nearest to an own neighbour, the share nearest to the first. `swapped`,"
+        " `permuted`, `dropped`: how far an image moves when its neighbours do, in units of the"
+        " distance of two images.",
+        "## Seams and coherence",
+        tables.coherence_table(results),
+        "Seam figures are ratios to the VQ-GAN's reconstructions of val images: 1 is no seam, below"
+        " 1 a smoothed one. `lagged` looks across a wider gap, which smoothing does not hide."
+        " `rank`: of the border among all offsets, by how it stands out. `colour`: correlation of"
+        f" the mean colours of two blocks, {true['colour_correlation']:.2f} in val images and"
+        f" {true['colour_correlation_shuffled']:.2f} when their blocks are shuffled."
+        " `collages`: share taken for block-shuffled images by a detector that has never seen a"
+        " drawn one, less that of val images.",
+        "## Cost",
+        tables.cost_table(results),
+        "Parameters are those of the denoiser that receive a gradient. GFLOP are the denoiser's.",
+        "## The stages before",
+        tables.leaves_table(before),
+        "## The paper's figures",
+        "As printed in its table 1: FID, on other images, by another protocol. Not comparable with"
+        f" our {first}; only the order of the rows is. It contradicts itself:",
+        "\n".join(f"- {sentence}" for sentence in CONTRADICTIONS),
+        tables.paper_table(results),
+    )
+
+
+def ablations_page(
+    results: Results,
+    members: dict[str, list[str]],
+    asserted: list[Claim],
+    repeats: list[list[str]],
+) -> str:
+    """The ablations side by side.
+
+    Args:
+        results: of all rows in them.
+        members: rows of each table.
+        asserted: the claims.
+        repeats: rows that differ in seeds only.
+    """
+    rows = numbers(results)
+    beside = [
+        part
+        for title, names in members.items()
+        for part in (f"## {title}", tables.ablation_table(names, rows, repeats))
+    ]
+    return _page(
+        "# Ablations",
+        "Mean and standard deviation over the seeds; never the best of them. The rows of a table"
+        " differ from `rissole` in the one thing that they are named for.",
+        *beside,
+        "## What the numbers say",
+        tables.claims_table(rows, asserted, repeats),
+        SPREAD,
+    )
+
+
+def _page(*parts: str) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+def _how_to_read(reference: dict) -> str:
+    first, second = scores.frechet_keys(reference)
+    images = reference["images"]
+    of = {name: tables.tenths(distance) for name, distance in reference[first].items()}
+    return (
+        f"Lower is better. {first} is the Frechet distance of {images['drawn']} drawn images from"
+        f" {images['val']:,} val images, in the features of one network; {second} in those of a"
+        f" second. {'' if first == 'fid' else f'{first} is not FID, nor comparable with one. '}"
+        f"As many true train images score {of['floor']}, the floor ({of['floor_by_formula']} by the"
+        " formula for Gaussian features). Copies of train images score like true ones, so rows are"
+        " ranked by `uncopied`: the distance above that floor of those images that no copy test"
+        " names; a row that is accused of copying as a whole has none. `against reconstructions`"
+        " takes the VQ-GAN's reconstructions of the val images for the truth, which hides what the"
+        f" VQ-GAN loses: they are {of['reconstructed']} away from the val images. Latents of true"
+        f" train images, decoded, score {of['perfect']} against the val images and"
+        f" {of['perfect_reconstructed']} against their reconstructions: the best that a row can"
+        " hope for. `kernel` is the kernel distance from disjoint blocks with its 95 % interval."
+        " Rows in italics were trained by nobody: true images and cheats made of them. `held_out`,"
+        " `reconstructed` and `half_copies` show half of the val images and are scored against the"
+        " others."
+    )
+
+
+def _named(repeats: list[list[str]]) -> str:
+    return "; ".join(" and ".join(group) for group in repeats) or "there are none here"

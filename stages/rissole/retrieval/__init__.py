@@ -1,0 +1,1 @@
+"""Search among the train images, and who may be a neighbour."""
