@@ -2,10 +2,10 @@
 
 Reads the samples, the latents, the row's neighbour table and denoiser, and the reference. Writes
 every test with its null to metrics/audit/<row>.json; of each image the nearest train image, the
-nearest train block at each position (that of its query aside), and whether it is a copy, to
-data/audit/<row>.parquet; and a picture of the first images beside all that to
-metrics/provenance/<row>.png. Fails if images are their own queries more often than chance, unless
-the row `may_copy`.
+nearest train block at each position (that of its query aside), whether it is named a copy, and
+whether the unnamed ones are vouched for, to data/audit/<row>.parquet; and a picture of the first
+images beside all that to metrics/provenance/<row>.png. Fails if images are their own queries more
+often than chance, unless the row `may_copy`.
 """
 
 from pathlib import Path
@@ -18,11 +18,11 @@ from rissole.auditing import audit, coherence, sensitivity
 from rissole.auditing.copies import Drawn
 from rissole.dataset import images
 from rissole.denoiser import denoiser
-from rissole.denoiser.conditioning import read_neighbours
 from rissole.ground import config, files, runtime
 from rissole.ground.errors import InputError
 from rissole.judging import features
 from rissole.latent import blocks, latents
+from rissole.latent.latents import read_neighbours
 
 LATENTS, REFERENCE = Path("data/latents"), Path("data/reference")
 SHOWN, SHOWN_NEIGHBOURS = 8, 4  # images, and neighbours of each, in the picture
@@ -41,7 +41,7 @@ def main(row: str) -> None:
 
     held_out = files.read_table(REFERENCE / "reconstructions.parquet", ["id"])["id"].to_numpy()
     grid = network.row.blocks if network.row.blocks > 1 else settings.blocks
-    real = audit.real_images(train, val, val.rows(held_out), context, grid)
+    real = audit.real_images(train, val, val.rows(held_out), context, grid, settings.blocks)
     numbers, traces = audit.trace(drawn, real)
     numbers["coherence"] = coherence.measure(
         drawn.z,
@@ -50,6 +50,7 @@ def main(row: str) -> None:
         images.read_pictures(REFERENCE / "reconstructions.parquet"),
         coherence.load(REFERENCE / "collages.safetensors"),
         grid,
+        settings.blocks,
     )
     if context is not None:
         _, neighbours = read_neighbours(context / "queries.parquet", train)
@@ -87,8 +88,9 @@ def main(row: str) -> None:
     copied = numbers["copied"]
     accused = f", accused of {' and '.join(numbers['accused'])}" if numbers["accused"] else ""
     print(
-        f"audit_samples {row}: {copied['rate']:.1%} copies (held-out images:"
-        f" {copied['null']:.1%}){accused} -> {files.measured('audit', row)}"
+        f"audit_samples {row}: {copied['rate']:.1%} copies by {copied['tests']} of {copied['of']}"
+        f" tests (held-out images: {copied['null']:.1%}){accused}"
+        f" -> {files.measured('audit', row)}"
     )
 
 

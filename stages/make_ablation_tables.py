@@ -19,8 +19,14 @@ def main() -> None:
     rows = {name: settings.row(name) for names in members.values() for name in names}
     results = measurements.read(rows, files.read_json(METRICS / "reference.json"), controls={})
     folder = METRICS / "ablations"
-    asserted = claims.read(folder / "claims.yaml")
-    page = pages.ablations_page(results, members, asserted, settings.repeats(rows))
+    page = pages.ablations_page(
+        results,
+        members,
+        claims.read(folder / "claims.yaml"),
+        settings.repeats(rows),
+        settings.redraws(rows),
+        measurements.read_neighbours(rows),
+    )
 
     files.write_json(folder / "tables.json", measurements.numbers(results))
     files.write_text(folder / "tables.md", page)

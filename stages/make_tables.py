@@ -19,7 +19,7 @@ def main() -> None:
     rows = settings.rows
     controls = files.read_json(METRICS / "controls.json")
     results = measurements.read(rows, files.read_json(METRICS / "reference.json"), controls)
-    before = measurements.read_before(settings.retrievals)
+    before = measurements.read_before(rows)
     asserted, repeats = claims.read(METRICS / "claims.yaml"), settings.repeats(rows)
     table = measurements.numbers(results)
 

@@ -1,8 +1,10 @@
 """Keep the results of a run on other images than the default ones, to be committed.
 
-Not a stage: `python stages/publish_results.py NAME` after `dvc repro`, and after the ablations that
-are to be in it. Writes metrics/published/NAME/results.json, with every figure, the machine, the
-seeds and the digests of what was measured, and tables.md beside it. No images.
+Not a stage: `python stages/publish_results.py NAME` on the machine that ran `dvc repro`, and the
+ablations that are to be in it. Writes metrics/published/NAME/results.json: every figure, the
+settings, the machine, and the digests of what was measured. No images. Fails if a result is not
+current. `make_published_tables`, for which NAME is entered in metrics/published/dvc.yaml, makes
+tables of it.
 """
 
 from pathlib import Path
@@ -13,15 +15,13 @@ from rissole.results import publication
 
 def main(name: str) -> None:
     """Publish what was measured."""
-    folder = Path("metrics/published") / name
+    path = Path("metrics/published") / name / "results.json"
     content = publication.collect(config.read())
-    files.write_json(folder / "results.json", content)
-    page = publication.page(name, content, *publication.claimed())
-    files.write_text(folder / "tables.md", page)
+    files.write_json(path, content)
     left_out = ", ".join(content["left_out"]) or "none"
     print(
-        f"publish_results: {len(content['rows'])} rows -> {folder};"
-        f" tables left out, as a row of theirs was not measured on these images: {left_out}"
+        f"publish_results: {len(content['rows'])} rows -> {path}; tables left out, as a row of"
+        f" theirs has no current result: {left_out}"
     )
 
 

@@ -32,9 +32,8 @@ def main(name: str):
     write(folder / "train.parquet", table.query, train.ids, *found)
     used = train.rows(found[0])
     measured = neighbours.hubs(used, len(train)) | {"cosine": round(float(found[1].mean()), 4)}
-    groups = train.group_numbers()
-    if groups is not None:
-        measured["own_group"] = neighbours.own_group(used, groups.numpy())
+    if set(train.groups) != {None}:
+        measured["own_group"] = neighbours.own_group(used, latents.number(train.groups))
     files.write_json(files.measured("neighbours", name), measured)
     queries = np.flatnonzero(train.ids == train.originals)
     queries = np.random.default_rng(settings.seed).permutation(queries)[: settings.queries]

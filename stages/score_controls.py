@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from rissole.auditing import audit, coherence, controls
 from rissole.auditing.copies import Drawn
 from rissole.dataset import images
-from rissole.denoiser.conditioning import read_neighbours
 from rissole.first_stage import vqgan
 from rissole.ground import config, files, runtime
 from rissole.ground.errors import InputError
 from rissole.judging import features, judges, scores
 from rissole.latent import latents
+from rissole.latent.latents import read_neighbours
 from rissole.results.objections import objections
 
 LATENTS, REFERENCE = Path("data/latents"), Path("data/reference")
@@ -48,6 +48,7 @@ def main() -> None:
         val,
         val.rows(ids[kept]),
         NEIGHBOURS,
+        settings.blocks,
         settings.blocks,
     )
     true = {judge: of.some(kept) for judge, of in true.items()}
@@ -79,7 +80,13 @@ def main() -> None:
         numbers, traces = audit.trace(drawn, real)
         copied = traces.copied.numpy() if traces.vouched else None
         numbers["coherence"] = coherence.measure(
-            drawn.z, made, real.val.z, reconstructions[kept], detectors, settings.blocks
+            drawn.z,
+            made,
+            real.val.z,
+            reconstructions[kept],
+            detectors,
+            settings.blocks,
+            settings.blocks,
         )
         numbers = files.rounded(numbers | {"images": len(made), "held_out": len(real.val)})
         fid = {"images": len(made)}

@@ -41,7 +41,8 @@ def main(row: str, number: str) -> None:
     blocks = zip(audited["nearest_by_block"], audited["distance_by_block"], strict=True)
     for position, (nearest, distance) in enumerate(blocks):
         print(f"block {position}     train image {nearest}, distance {distance:.3f}")
-    print(f"copy        {'yes' if audited['copied'] else 'no'}")
+    unnamed = "no" if audited["vouched"] else "cannot be said"
+    print(f"copy        {'yes' if audited['copied'] else unnamed}")
 
     device = runtime.set_up(settings.threads)
     drawer = drawing.read(of, settings.row_sample(row), device)

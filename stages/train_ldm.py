@@ -13,10 +13,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rissole.denoiser import denoiser, training
-from rissole.denoiser.conditioning import Conditioning, read_neighbours
+from rissole.denoiser.conditioning import Conditioning
 from rissole.ground import config, files, runtime, schema
 from rissole.ground.errors import InputError
 from rissole.latent import latents
+from rissole.latent.latents import read_neighbours
 
 
 def main(name: str) -> None:

@@ -166,7 +166,7 @@ def test_a_detector_is_a_function_of_its_seed(monkeypatch):
 
 def test_two_halves_of_one_law_measure_as_one(detectors):
     z, val = fields(300, 3), fields(300, 4)
-    found = coherence.measure(z, pictures(z), val, pictures(val), detectors, BLOCKS)
+    found = coherence.measure(z, pictures(z), val, pictures(val), detectors, BLOCKS, BLOCKS)
     assert np.isfinite(list(found.values())).all()
     for name in ("ratio", "lagged", "phase"):
         assert [found[name], found[f"latent_{name}"]] == pytest.approx([1, 1], abs=0.15)
@@ -180,7 +180,9 @@ def test_two_halves_of_one_law_measure_as_one(detectors):
 
 def test_of_collages_every_figure_says_so(detectors, held_out):
     z = mixed(held_out)
-    found = coherence.measure(z, pictures(z), held_out, pictures(held_out), detectors, BLOCKS)
+    found = coherence.measure(
+        z, pictures(z), held_out, pictures(held_out), detectors, BLOCKS, BLOCKS
+    )
     assert found["collage_excess"] > 0.7
     assert found["colour_correlation"] == pytest.approx(0, abs=0.1)
     assert min(found[name] for name in ("lagged", "latent_ratio", "latent_lagged")) > 1.2
@@ -189,7 +191,7 @@ def test_of_collages_every_figure_says_so(detectors, held_out):
 
 def test_blocks_too_small_for_the_usual_lag_are_measured_by_a_smaller_one(detectors):
     z, val = fields(50, 3), fields(50, 4)
-    found = coherence.measure(z, pictures(z), val, pictures(val), detectors, 4)
+    found = coherence.measure(z, pictures(z), val, pictures(val), detectors, 4, BLOCKS)
     assert np.isfinite(list(found.values())).all()
 
 
@@ -232,3 +234,13 @@ def test_a_file_of_something_else_is_refused(tmp_path, about):
 def test_latents_of_any_side_are_looked_at(side):
     z = torch.randn(5, 3, side, side, generator=torch.Generator().manual_seed(0))
     assert coherence.Detector(3)(z).isfinite().all()
+
+
+def test_colours_are_compared_on_the_common_grid_whatever_the_seams_are_looked_for_on(detectors):
+    z, val = fields(50, 3), fields(50, 4)
+    coarse, fine = (
+        coherence.measure(z, pictures(z), val, pictures(val), detectors, grid, BLOCKS)
+        for grid in (BLOCKS, 4)
+    )
+    assert coarse["colour_correlation"] == fine["colour_correlation"]
+    assert coarse["phase_rank"] != fine["phase_rank"] or coarse["ratio"] != fine["ratio"]

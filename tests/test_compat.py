@@ -8,9 +8,12 @@ import pytest
 
 from rissole.pretrained import compat
 
-STAGES = Path(compat.__file__).parents[1]
-MODULES = [f"rissole.{path.stem}" for path in sorted(STAGES.glob("rissole/[!_]*.py"))]
-MODULES += [path.stem for path in sorted(STAGES.glob("*.py"))]
+STAGES = Path(__file__).parents[1] / "stages"
+MODULES = [
+    ".".join(path.relative_to(STAGES).with_suffix("").parts)
+    for pattern in ("rissole/*/[!_]*.py", "*.py")
+    for path in sorted(STAGES.glob(pattern))
+]
 
 IMPORT_EACH_AFRESH = """
 import os, sys, traceback

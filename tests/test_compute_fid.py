@@ -15,7 +15,7 @@ import extract_features
 from rissole.auditing import coherence
 from rissole.dataset import images
 from rissole.first_stage import vqgan
-from rissole.ground import config, files, runtime, schema
+from rissole.ground import files, runtime, schema
 from rissole.ground.errors import InputError
 from rissole.judging import features, frechet, scores
 from rissole.latent import latents
@@ -52,7 +52,7 @@ def split_table(ids, x):
 
 def first_stage():
     """A small untrained VQ-GAN."""
-    params = yaml.safe_load(Path(config.__file__).parents[2].joinpath("params.yaml").read_text())
+    params = yaml.safe_load(Path(__file__).parents[1].joinpath("params.yaml").read_text())
     torch.manual_seed(0)
     changes = {"widths": [8, 8], "perceptual": "none", "steps": 1}
     return vqgan.VQGAN(schema.VQGAN(**(params["vqgan"] | changes))).eval()

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import toy
-from rissole.denoiser.conditioning import Conditioning, Stem, read_neighbours
+from rissole.denoiser.conditioning import Conditioning, Stem
 from rissole.denoiser.denoiser import Denoiser
 from rissole.ground import files
 from rissole.ground.errors import InputError
 from rissole.latent import blocks
+from rissole.latent.latents import read_neighbours
 
 
 def told_of(row, images=3, k=4, seed=0):

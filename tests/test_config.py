@@ -250,3 +250,13 @@ def test_a_file_that_is_not_yaml_is_refused(text, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match="top"):
         config.read(tmp_path / "params.yaml")
+
+
+def test_rows_of_one_denoiser_that_differ_in_the_seed_of_their_noise_are_told_apart(tmp_path):
+    noises = [
+        f"+rows.{name}={{variant: rissole, context: neighbours/main, seed: {seed}}}"
+        for name, seed in (("a", 5), ("b", 6))
+    ]
+    settings = read(tmp_path, *noises)
+    assert settings.redraws(settings.rows) == [["rissole", "a", "b"]]
+    assert ["rissole", "rissole_again"] in settings.repeats(settings.rows)

@@ -349,9 +349,10 @@ def test_a_null_of_0_or_1_is_no_certainty():
 
 
 def test_a_test_that_flags_many_held_out_images_can_name_nobody():
-    flags = torch.arange(100) < 5
-    assert copies.telling(flags)
-    assert not copies.telling(flags | (torch.arange(100) == 50))
+    assert copies.telling(torch.arange(1000) < 70)  # chance may do that at a twentieth
+    assert not copies.telling(torch.arange(1000) < 71)
+    assert copies.telling(torch.arange(20) < 3)
+    assert not copies.telling(torch.arange(20) < 4)
 
 
 def test_the_own_group_is_that_of_the_query():

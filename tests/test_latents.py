@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-import toy
 from rissole.ground.errors import InputError
 from rissole.latent import latents
 from rissole.latent.latents import Latents
@@ -96,8 +95,6 @@ def test_perplexity_counts_equally_frequent_codes():
 
 
 def test_images_of_one_group_share_a_number_and_those_without_one_have_their_own():
-    these = replace(toy.latents(5), groups=np.array(["a", None, "b", "a", None], object))
-    numbers = these.group_numbers().tolist()
+    numbers = latents.number(np.array(["a", None, "b", "a", None], object)).tolist()
     assert numbers[0] == numbers[3]
     assert len(set(numbers)) == 4
-    assert toy.latents(5).group_numbers() is None

@@ -237,12 +237,59 @@ def test_a_traced_image_is_drawn_again_bit_by_bit(clone):
     assert len(re.findall(r"^block .*distance", said, re.M)) == 4
 
 
-def test_setting_k_reruns_what_k_touches_and_nothing_else(clone):
-    """Last in this file: it changes the clone."""
+def test_a_finished_run_is_published_with_the_digests_of_what_it_measured(clone):
     folder, _ = clone
-    ran = stages_run(run(folder, "dvc", "exp", "run", "-S", "k=4"))
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    tables = params["retrievals"]
+    said = run(folder, sys.executable, "stages/publish_results.py", "tiny")
+    assert "2 rows -> metrics/published/tiny/results.json; tables left out" in said
+    content = json.loads((folder / "metrics/published/tiny/results.json").read_text())
+    fid = json.loads((folder / "metrics/fid/released.json").read_text())
+    assert content["results"]["fid"]["released"] == fid
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
+    assert content["inputs"]["data/split"] == outs["data/split"]
+    assert content["rows"]["no_rag"]["samples"] == outs["data/samples/no_rag"]
+    assert content["settings"]["k"] == TINY["k"]
+
+
+def test_figures_that_are_not_current_are_not_published(clone):
+    folder, _ = clone
+    path = folder / "metrics/controls.json"
+    before = path.read_text()
+    path.write_text(before.replace("1", "2", 1))
+    try:
+        words = [sys.executable, "stages/publish_results.py", "other"]
+        done = subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    finally:
+        path.write_text(before)
+    assert done.returncode == 1
+    assert "score_controls: not current; run `dvc repro`" in done.stderr
+    assert not (folder / "metrics/published/other").exists()
+
+
+def test_a_sweep_over_k_is_queued_an_experiment_each(clone):
+    run(clone[0], "dvc", "exp", "run", "--queue", "-S", "k=1,2")
+    waiting = run(clone[0], "dvc", "queue", "status")
+    run(clone[0], "dvc", "queue", "remove", "--all")
+    assert len(re.findall(r"^\w+ .*Queued", waiting, re.M)) == 2
+
+
+@pytest.fixture(scope="module")
+def ran_for_k(clone):
+    """The stages that a run with another k took; it changes the clone, so its tests come last."""
+    return stages_run(run(clone[0], "dvc", "exp", "run", "-S", "k=4"))
+
+
+def test_setting_k_reruns_what_k_touches_and_nothing_else(clone, ran_for_k):
+    tables = yaml.safe_load((clone[0] / "params.yaml").read_text())["retrievals"]
     expected = {f"retrieve_neighbours@{name}" for name in tables} | {"make_tables"}
     expected |= {f"{stage}@released" for stage in PER_ROW} | {"score_controls"}
-    assert ran == expected
+    assert ran_for_k == expected
+
+
+def test_two_experiments_differ_in_one_table_of_rows_and_measures(clone, ran_for_k):
+    header, *lines = run(clone[0], "dvc", "metrics", "diff").strip().splitlines()
+    assert header.split() == ["Path", "Metric", "HEAD", "workspace", "Change"]
+    assert {line.split()[0] for line in lines} == {"metrics/tables.json"}
+    changed = {line.split()[1] for line in lines}
+    assert "released.fd_effnet_lite1" in changed
+    assert not any(name.startswith("no_rag.") for name in changed)

@@ -26,6 +26,8 @@ TABLES = [
     ("metrics", "# Scores"),
     ("metrics", "## What the numbers say"),
     ("metrics/ablations", "## What the numbers say"),
+    ("metrics/published/anime_faces64", "## table_1"),
+    ("metrics/published/groups64", "## exclude"),
 ]
 
 

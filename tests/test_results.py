@@ -2,9 +2,14 @@
 
 import json
 import math
+import re
+import subprocess
+from contextlib import chdir
 
 import pytest
 import yaml
+from dvc.exceptions import ReproductionError
+from dvc.repo import Repo
 
 from committed import ROOT, committed
 from rissole.ground import config
@@ -48,7 +53,9 @@ def test_every_claim_holds_or_not_as_the_figures_say(table, settings, tmp_path):
     rows = json.loads(committed(f"{table}/tables.json"))
     path = tmp_path / "claims.yaml"
     path.write_text(committed(f"{table}/claims.yaml"))
-    asserted, repeats = claims.read(path), settings.repeats(names(settings, table))
+    rows_here = names(settings, table)
+    asserted = claims.read(path)
+    repeats = settings.repeats(rows_here) + settings.redraws(rows_here)
     assert asserted
     assert [one for one in asserted if claims.holds(one, rows, repeats) is not one.holds] == []
 
@@ -58,3 +65,61 @@ def test_every_claim_is_in_the_readme(table):
     readme = (ROOT / "README.md").read_text()
     for one in yaml.safe_load(committed(f"{table}/claims.yaml")):
         assert one["says"] in readme
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """What git holds of the project: results and locks, no data."""
+    folder = tmp_path_factory.mktemp("checkout") / "rissole"
+    subprocess.run(["git", "clone", "-q", ROOT, folder], check=True)
+    return folder
+
+
+EDITED = {
+    "metrics/audit/leaked.json": "make_tables",
+    "metrics/ablations/fid/k_1.json": "stages/ablations/dvc.yaml:make_ablation_tables",
+    "metrics/ablations/tables.json": "stages/ablations/dvc.yaml:make_ablation_tables",
+    "metrics/published/anime_faces64/results.json": (
+        "metrics/published/dvc.yaml:make_published_tables@anime_faces64"
+    ),
+    "metrics/published/groups64/tables.md": (
+        "metrics/published/dvc.yaml:make_published_tables@groups64"
+    ),
+}
+
+
+def up_to_date(folder, target) -> bool:
+    with chdir(folder), Repo() as repo:
+        try:
+            return not repo.reproduce(targets=[target], dry=True, allow_missing=True)
+        except ReproductionError:  # a changed result whose inputs are not there
+            return False
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_a_committed_number_edited_by_hand_is_caught(name, checkout):
+    before = (checkout / name).read_bytes()
+    place = re.search(rb"[0-9](?=[^0-9]*$)", before).start()
+    other = b"1" if before[place : place + 1] != b"1" else b"2"
+    assert up_to_date(checkout, EDITED[name])
+    (checkout / name).write_bytes(before[:place] + other + before[place + 1 :])
+    try:
+        assert not up_to_date(checkout, EDITED[name])
+    finally:
+        (checkout / name).write_bytes(before)
+
+
+def test_no_honest_row_is_accused_and_every_leak_is():
+    rows = yaml.safe_load(committed("params.yaml"))["rows"]
+    for row, of in rows.items():
+        accused = json.loads(committed(f"metrics/audit/{row}.json"))["accused"]
+        leaks = "leaked" in (row, of["variant"])
+        assert bool(accused) is leaks, row
+
+
+def test_all_rows_cost_the_same_within_a_twentieth_of_the_parameters_and_a_tenth_of_the_gflop():
+    rows = yaml.safe_load(committed("params.yaml"))["rows"]
+    table = json.loads(committed("metrics/tables.json"))
+    for measure, most in (("parameters_live", 1.05), ("gflop_per_image", 1.1)):
+        costs = [table[row][measure] for row in rows]
+        assert max(costs) / min(costs) < most

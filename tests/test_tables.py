@@ -56,9 +56,11 @@ def measured():
     for name in ("told", "untold"):
         if name == "untold":
             sets = [Drawn(of.z, of.codes) for of in sets]
-        found, _ = audit.trace(sets[2], audit.Real(*sets[:2], blocks=2, query_block=0))
+        found, _ = audit.trace(
+            sets[2], audit.Real(*sets[:2], blocks=2, query_blocks=frozenset({0}))
+        )
         found["coherence"] = coherence.measure(
-            sets[2].z, pictures(DRAWN, 0), sets[1].z, pictures(60, 1), detectors, 2
+            sets[2].z, pictures(DRAWN, 0), sets[1].z, pictures(60, 1), detectors, 2, 2
         )
         told[name] = files.rounded(found | {"images": DRAWN, "held_out": 60})
     true = scores.Features(features(60, 1), features(60, 2), features(60, 3), np.ones(60, bool))
@@ -194,13 +196,16 @@ def test_what_copies_is_told_beside_held_out_images(results):
         "own_query": {"rate": 1.0, "null": 0.02},
         "pasted": {"chance": 0.123},
         "ranks": [0.5, 0.3, 0.2],
+        "ranks_null": [0.25, 0.25, 0.5],
+        "sources": {"mean": 3.25, "null": 3.75},
     }
     (line,) = cells(tables.copies_table(of))
     assert line["copied"] == "25 (1) %"
     assert line["tests"] == "7 of 9"
     assert line["own query"] == "100 (2) %"
     assert line["pasted"] == "0.12"
-    assert line["rank 1"] == "50%"
+    assert line["rank 1"] == "50 (25) %"
+    assert line["sources"] == "3.2 (3.8)"
     assert [line[name] for name in MOVED] == ["0.90", "0.20", "1.10"]
 
 
@@ -359,3 +364,23 @@ def test_the_own_group_has_a_column_where_images_have_groups(results):
     assert [line["own group"] for line in lines] == ["50 (25) %", "-"]
     lines = cells(tables.ablation_table([*of.fid], measurements.numbers(of), []))
     assert [line["own_group"] for line in lines] == ["0.50", "-"]
+
+
+def test_a_row_of_two_groups_stands_with_the_one_that_is_in_the_table(results):
+    rows = measurements.numbers(results(rissole=20.0, rissole_again=26.0, noise_2=22.0))
+    groups = [["rissole", "rissole_again"], ["rissole", "noise_2"]]
+    for names, mean in (
+        (["rissole", "noise_2"], "21.0 ± 1.4"),
+        (["rissole_again", "rissole"], "23.0 ± 4.2"),
+    ):
+        (line,) = cells(tables.ablation_table(names, rows, groups))
+        assert line["uncopied"] == mean
+
+
+def test_neighbour_tables_are_told_with_their_hubs():
+    table = {"never_retrieved": 0.123, "largest_hub": 1234, "cosine": 0.98765}
+    first, second = cells(
+        tables.neighbour_table({"main": table, "ablations/k": table | {"own_group": 0.5}})
+    )
+    assert list(first.values()) == ["main", "12%", "1,234", "0.988", "-"]
+    assert (second["neighbours"], second["own group"]) == ("k", "50%")

@@ -10,7 +10,7 @@
 - `drawing`: the reverse process over all blocks; any batch of a row anew.
 - `judging`: frozen networks, what they see, and what is compared with true images.
 - `auditing`: what no distance sees: copies, seams, incoherence; the cheats that show it.
-- `results`: what was measured, what is asserted about it, tables and pages.
+- `results`: what was measured, what is asserted about it, tables, pages, publications.
 
 Letters of tensor shapes: b images, n blocks of an image in reading order, k neighbours, c latent
 channels, h w sides of a latent or of a block, d width of a feature or query vector.

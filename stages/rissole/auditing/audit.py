@@ -10,9 +10,8 @@ from torch import Tensor
 
 from rissole.auditing import copies
 from rissole.auditing.copies import Drawn, Found
-from rissole.denoiser.conditioning import read_neighbours
 from rissole.ground import files
-from rissole.latent.latents import Latents
+from rissole.latent.latents import Latents, number, read_neighbours
 
 TOLERATED = 0.1  # own-query rate above its null: held-out images match a query only roughly
 PASTED = 0.4  # chance, of 0.5 for held-out images, below which neighbours are pasted
@@ -27,14 +26,14 @@ class Real:
         val: held-out images; where the audited set was told neighbours, with their own
             `neighbours`, and with the likely `query` (`copies.likely_queries`).
         blocks: per side of the grid on which blocks are compared.
-        query_block: the position by which neighbours are looked up; None if by the whole latent.
+        query_blocks: the positions by which neighbours are looked up; none if by the whole latent.
         groups: of the train images, int64 (m), equal for one group; None where there are none.
     """
 
     train: Drawn
     val: Drawn
     blocks: int
-    query_block: int | None = None
+    query_blocks: frozenset[int] = frozenset()
     groups: Tensor | None = None
 
 
@@ -46,8 +45,8 @@ class Traces:
         whole: by whole latent.
         by_block: by each block, one per position; a query's own row is left out.
         copied: whether a test names the image a copy, bool (n).
-        vouched: whether the others are none: some test could have named them (`copies.telling`),
-            and none accuses the set as a whole.
+        vouched: whether the others are none: no test accuses the set as a whole, and copies could
+            have been named (`copies.telling`) as whole images and at half of the positions.
     """
 
     whole: Found
@@ -57,7 +56,12 @@ class Traces:
 
 
 def real_images(
-    train: Latents, val: Latents, rows: np.ndarray, neighbours: Path | None, blocks: int
+    train: Latents,
+    val: Latents,
+    rows: np.ndarray,
+    neighbours: Path | None,
+    blocks: int,
+    query_side: int,
 ) -> Real:
     """The true images for an audit.
 
@@ -67,6 +71,7 @@ def real_images(
         rows: of those of them that stand for the null, int64 (m,).
         neighbours: folder of the neighbour tables, where the audited set was told neighbours.
         blocks: per side of the grid on which blocks are compared.
+        query_side: blocks per side of the grid whose first block neighbours are looked up by.
     """
     table = train.table(normalise=True)
     held_out = Drawn(val.look_up(table), val.codes)[rows]
@@ -82,9 +87,15 @@ def real_images(
         train=Drawn(train.look_up(table), train.codes),
         val=held_out,
         blocks=blocks,
-        query_block=0 if query == b"first_block" else None,
-        groups=train.group_numbers(),
+        query_blocks=_first_block(blocks, query_side) if query == b"first_block" else frozenset(),
+        groups=None if set(train.groups) == {None} else torch.from_numpy(number(train.groups)),
     )
+
+
+def _first_block(blocks: int, query_side: int) -> frozenset[int]:
+    """The positions on a grid that the first block of a coarser one covers."""
+    covered = range(-(-blocks // query_side))
+    return frozenset(row * blocks + column for row in covered for column in covered)
 
 
 def trace(drawn: Drawn, real: Real) -> tuple[dict, Traces]:
@@ -99,6 +110,7 @@ def trace(drawn: Drawn, real: Real) -> tuple[dict, Traces]:
     train, val = real.train, real.val
     whole, whole_val = (copies.search(x.z, train.z) for x in (drawn, val))
     c_t, chance = copies.copying_test(drawn.z, val.z, train.z)
+    null, _ = copies.copying_test(val.z[1::2], val.z[::2], train.z)
     exact = [copies.exact_blocks(x.codes, train.codes, real.blocks) for x in (drawn, val)]
     named = [copies.flagged(whole.calibrated(), whole_val.calibrated())]
     numbers = {
@@ -106,11 +118,11 @@ def trace(drawn: Drawn, real: Real) -> tuple[dict, Traces]:
             "rate": copies.authentic(whole, train.z),
             "null": copies.authentic(whole_val, train.z),
         },
-        "copying_test": {"c_t": c_t, "chance": chance},
+        "copying_test": {"c_t": c_t, "null": null, "chance": chance},
         "calibrated": _rates(*named[0]),
         "exact_blocks": _rates(*exact),
     }
-    by_block = []
+    by_block, by_block_val = [], []
     for name, inside in (("block_copies", False), ("inner_block_copies", True)):
         found, of_val = (
             [copies.search(x, t) for x, t in _positions(of, real, inside)] for of in (drawn, val)
@@ -127,19 +139,15 @@ def trace(drawn: Drawn, real: Real) -> tuple[dict, Traces]:
         if drawn.neighbours is not None:
             key = name.replace("block_copies", "own_neighbours")
             numbers[key] = _own_neighbours(drawn, real, found, of_val)
-        by_block = by_block or found
-    nobody = tuple(torch.zeros_like(flags) for flags in named[0])
-    telling = [flags for flags in named if copies.telling(flags[1])]
-    copied, copied_val = (
-        torch.stack(part, 1).any(1) for part in zip(nobody, *telling, strict=True)
-    )
-    numbers["copied"] = _rates(copied, copied_val) | {"tests": len(telling), "of": len(named)}
-    numbers["sources"] = np.mean(
-        [len(set(row)) for row in torch.stack([f.rows[:, 0] for f in by_block], 1).tolist()]
-    ).item()
+        by_block, by_block_val = by_block or found, by_block_val or of_val
+    can = torch.tensor([copies.telling(null) for _, null in named])
+    copied, copied_val = ((torch.stack(part, 1) & can).any(1) for part in zip(*named, strict=True))
+    numbers["copied"] = _rates(copied, copied_val) | {"tests": int(can.sum()), "of": len(can)}
+    numbers["sources"] = {"mean": _sources(by_block), "null": _sources(by_block_val)}
     if drawn.neighbours is not None:
         numbers["pasted"] = _pasted(drawn, real)
         numbers["ranks"] = _ranks(drawn, by_block)
+        numbers["ranks_null"] = _ranks(val, by_block_val)
     if drawn.query is not None:
         numbers["own_query"] = _rates(
             copies.own_query(whole, drawn.query), copies.own_query(whole_val, val.query)
@@ -150,8 +158,9 @@ def trace(drawn: Drawn, real: Real) -> tuple[dict, Traces]:
             copies.own_group(whole_val, val.query, real.groups),
         )
     numbers["accused"] = list(accusations(numbers, len(drawn), len(val)))
-    vouched = bool(telling) and not numbers["accused"]
-    return numbers, Traces(whole, by_block, copied, vouched)
+    somewhere = can[1:].unflatten(0, (2, -1)).any(0)  # by block or by its inside
+    vouched = bool(can[0]) and 2 * somewhere.sum() >= len(somewhere) and not numbers["accused"]
+    return numbers, Traces(whole, by_block, copied, bool(vouched))
 
 
 def accusations(numbers: dict, images: int, held_out: int) -> Iterator[str]:
@@ -176,6 +185,12 @@ def _positions(of: Drawn, real: Real, inside: bool) -> Iterator[tuple[Tensor, Te
     )
 
 
+def _sources(by_block: list[Found]) -> float:
+    """How many train images the blocks of an image are nearest to, on average."""
+    rows = torch.stack([found.rows[:, 0] for found in by_block], 1).tolist()
+    return float(np.mean([len(set(row)) for row in rows]))
+
+
 def _own_neighbours(drawn: Drawn, real: Real, found: list[Found], of_val: list[Found]) -> dict:
     """How often the nearest train block belongs to an own neighbour, the query's block aside."""
     hits = [
@@ -183,7 +198,7 @@ def _own_neighbours(drawn: Drawn, real: Real, found: list[Found], of_val: list[F
             [
                 copies.ranks_used(at, of.neighbours) >= 0
                 for position, at in enumerate(nearest)
-                if position != real.query_block
+                if position not in real.query_blocks
             ]
         )
         for of, nearest in ((drawn, found), (real.val, of_val))
@@ -197,7 +212,7 @@ def _pasted(drawn: Drawn, real: Real) -> dict[str, float]:
     for position, ((x, train), (v, _)) in enumerate(
         zip(_positions(drawn, real, True), _positions(real.val, real, True), strict=True)
     ):
-        if position != real.query_block:
+        if position not in real.query_blocks:
             near = copies.nearness(x, train, drawn.neighbours)
             chances.append(copies.farther(near, copies.nearness(v, train, real.val.neighbours)))
     return {"chance": float(np.mean(chances))}

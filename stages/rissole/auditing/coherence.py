@@ -117,6 +117,7 @@ def measure(
     val_z: Tensor,
     reconstructions: np.ndarray,
     detectors: list[Detector],
+    seam_blocks: int,
     blocks: int,
 ) -> dict[str, float]:
     """Seams and coherence of drawn images, two things that neither imply nor exclude each other.
@@ -127,7 +128,8 @@ def measure(
         val_z: latents of held-out images (m, c, h, w).
         reconstructions: the VQ-GAN's pictures of these, uint8 (m, h, w, 3).
         detectors: of collages.
-        blocks: per side of the grid on which seams are looked for.
+        seam_blocks: per side of the grid on which seams are looked for.
+        blocks: per side of the grid whose colours are compared, the same for all rows.
 
     Returns:
         The figures of `seams.seams`, of the pictures and (`latent_`) of the latents, where a null
@@ -135,8 +137,9 @@ def measure(
         collages beyond that of the held-out images.
     """
     latents = [of.movedim(1, -1).cpu().numpy() for of in (z, val_z)]
-    found = seams.seams(pictures, reconstructions, blocks, _lag(pictures, blocks, 8))
-    of_latents = seams.seams(*latents, blocks, _lag(latents[0], blocks, 4))
+    lags = _lag(pictures, seam_blocks, 8), _lag(latents[0], seam_blocks, 4)
+    found = seams.seams(pictures, reconstructions, seam_blocks, lags[0])
+    of_latents = seams.seams(*latents, seam_blocks, lags[1])
     found |= {f"latent_{name}": value for name, value in of_latents.items()}
     excess = collage_rate(detectors, z) - collage_rate(detectors, val_z)
     found |= {"colour_correlation": colour_correlation(z, blocks), "collage_excess": excess}

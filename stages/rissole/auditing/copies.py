@@ -18,7 +18,7 @@ from rissole.latent import blocks as grid
 CALIBRATION = 50  # nearest neighbours whose mean distance a distance is measured in
 QUANTILE = 0.01  # of the held-out images, which a calibrated distance flags by chance
 SIGMAS = 3  # above its null, a rate is evidence
-POWER = 0.05  # of held-out images, of which a test that flags more names nobody
+INNOCENT = 0.05  # share of the held-out images that a test may flag and still name copies
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,11 @@ def farther(drawn: Tensor, val: Tensor) -> float:
 def telling(null: Tensor) -> bool:
     """Whether a test that flags these of the held-out images, bool (m), can name anyone a copy.
 
-    It cannot where many of them equal train images: then so do images that copy nothing.
+    It cannot where it flags more than INNOCENT of them, by more than chance: where that many true
+    images equal train images, so do drawn ones that copy nothing.
     """
-    return null.double().mean().item() <= POWER
+    deviation = (INNOCENT * (1 - INNOCENT) / len(null)) ** 0.5
+    return null.double().mean().item() <= INNOCENT + SIGMAS * deviation
 
 
 def own_query(found: Found, query: Tensor) -> Tensor:

@@ -6,15 +6,12 @@ is the data's side: it gathers, from codes and neighbour ids in memory, what the
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from rissole.ground import files
 from rissole.ground.schema import LDM, Variant
 from rissole.latent import blocks
 from rissole.latent.latents import Latents
@@ -105,14 +102,6 @@ class _Pool(nn.Module):
         b = len(neighbours)
         each = F.silu(self.each(neighbours.flatten(0, 1)))
         return self.mixed(rearrange(each, "(b k) c h w -> b k c h w", b=b).mean(1))
-
-
-def read_neighbours(path: Path, train: Latents) -> tuple[np.ndarray, Tensor]:
-    """A neighbour table: ids int64 (n), and the neighbours' rows in `train`, int64 (n, k)."""
-    table = files.read_table(path)
-    neighbours = files.lists_array(table["neighbours"])
-    rows = train.rows(neighbours.reshape(-1)).reshape(neighbours.shape)
-    return table["id"].to_numpy(), torch.from_numpy(rows)
 
 
 class Conditioning:

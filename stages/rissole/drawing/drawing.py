@@ -10,12 +10,13 @@ from torch import Tensor
 
 from rissole.dataset import images
 from rissole.denoiser import denoiser
-from rissole.denoiser.conditioning import Conditioning, read_neighbours
+from rissole.denoiser.conditioning import Conditioning
 from rissole.drawing import sampling
 from rissole.first_stage import vqgan
 from rissole.ground import files, schema
 from rissole.ground.errors import InputError
 from rissole.latent import latents
+from rissole.latent.latents import read_neighbours
 
 LATENTS, VQGAN = Path("data/latents"), Path("data/vqgan/vqgan.safetensors")
 

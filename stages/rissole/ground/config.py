@@ -95,6 +95,14 @@ class Settings:
             groups.setdefault(key, []).append(name)
         return [group for group in groups.values() if len(group) > 1]
 
+    def redraws(self, names: Iterable[str]) -> list[list[str]]:
+        """Those of the named rows that are drawn alike with the same weights, but for the seed."""
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            key = self.row(name).model_copy(update={"seed": None}).model_dump_json()
+            groups.setdefault(key, []).append(name)
+        return [group for group in groups.values() if len(group) > 1]
+
     def variant(self, name: str) -> Variant:
         """One denoiser to train, its number of blocks per side and its seed filled in."""
         variant = _choose(self._every("variants"), name, "variants")

@@ -67,8 +67,8 @@ def score(judge: str, drawn: np.ndarray, copied: np.ndarray | None, true: Featur
     Args:
         judge: name of the judge.
         drawn: features of the drawn images (n, d).
-        copied: which of them a copy test names, bool (n); None where a test accuses the set as a
-            whole, and no image can be vouched for.
+        copied: which of them a copy test names, bool (n); None where nobody can be vouched
+            for, as a test accuses the set as a whole, or too few tests could tell.
         true: features of true images.
 
     Returns:
@@ -76,10 +76,10 @@ def score(judge: str, drawn: np.ndarray, copied: np.ndarray | None, true: Featur
         measured `floor` of that from val, and how far it is `above_floor`; extrapolated to
         `infinity`; in 64 dimensions, above its floor there (`pca64`); and `uncopied`: from val, of
         the images that no copy test names, above the floor of all the drawn (that of fewer is
-        higher, and would reward copies), missing where these are fewer than a fifth or the set is
-        accused. Under its kernel key: the distance from `val` and the half-width of its `interval`.
-        Under its short name: precision, recall, density and coverage, and precision and recall of
-        the uncopied against val images `apart`.
+        higher, and would reward copies), missing where these are fewer than a fifth or nobody is
+        vouched for. Under its kernel key: the distance from `val` and the half-width of its
+        `interval`. Under its short name: precision, recall, density and coverage, and precision and
+        recall of the uncopied against val images `apart`.
     """
     frechet_key, kernel_key = KEYS[judge]
     n, low = len(drawn), _projection(true)

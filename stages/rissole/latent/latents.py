@@ -63,19 +63,6 @@ class Latents:
             ]
         )
 
-    def group_numbers(self) -> Tensor | None:
-        """A number per image, int64 (n), equal for those of one group; None where no image has one.
-
-        An image without a group is a group of its own.
-        """
-        known = [group for group in self.groups if group is not None]
-        if not known:
-            return None
-        numbers = {group: number for number, group in enumerate(dict.fromkeys(known))}
-        own = range(len(numbers), len(numbers) + len(self))
-        of = zip(self.groups, own, strict=True)
-        return torch.tensor([numbers.get(group, alone) for group, alone in of])
-
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Where the int64 `ids` (...) stand, as int64 (...).
 
@@ -107,6 +94,25 @@ class Latents:
         """The same with all tensors on `device`."""
         names = ("codes", "codebook", "mean", "std")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+def number(groups: np.ndarray) -> np.ndarray:
+    """A number for each of some groups (n), equal for equal ones, as int64 (n).
+
+    None is no group: each gets a number of its own.
+    """
+    known: dict[str, int] = {}
+    own = range(len(groups), 2 * len(groups))
+    of = zip(groups, own, strict=True)
+    return np.array([a if g is None else known.setdefault(g, len(known)) for g, a in of], np.int64)
+
+
+def read_neighbours(path: Path, train: Latents) -> tuple[np.ndarray, Tensor]:
+    """A neighbour table: ids int64 (n), and the neighbours' rows in `train`, int64 (n, k)."""
+    table = files.read_table(path)
+    neighbours = files.lists_array(table["neighbours"])
+    rows = train.rows(neighbours.reshape(-1)).reshape(neighbours.shape)
+    return table["id"].to_numpy(), torch.from_numpy(rows)
 
 
 def write(folder: Path, split: str, latents: Latents) -> None:

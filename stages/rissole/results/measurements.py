@@ -1,6 +1,5 @@
 """What the stages measured of all rows, read together, and the headline numbers of it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,12 +58,18 @@ def read(rows: dict[str, schema.Row], reference: dict, controls: dict) -> Result
     return Results(**measured, ldm=ldm, controls=controls, reference=reference)
 
 
-def read_before(tables: Iterable[str]) -> dict:
-    """What the stages before the rows wrote, by name, that of some neighbour tables among it."""
+def read_before(rows: dict[str, schema.Row]) -> dict:
+    """What the stages before some rows wrote: VQ-GAN, search, and their neighbour tables."""
     names = ("vqgan", "retrieval")
     before = {name: files.read_json(Path("metrics", f"{name}.json")) for name in names}
-    looked_up = {name: files.read_json(files.measured("neighbours", name)) for name in tables}
-    return before | {"neighbours": looked_up}
+    return before | {"neighbours": read_neighbours(rows)}
+
+
+def read_neighbours(rows: dict[str, schema.Row]) -> dict[str, dict]:
+    """What the neighbour tables that some rows draw with are like, by table."""
+    contexts = dict.fromkeys(of.context for of in rows.values() if of.context != "latents")
+    tables = [context.removeprefix("neighbours/") for context in contexts]
+    return {name: files.read_json(files.measured("neighbours", name)) for name in tables}
 
 
 def numbers(results: Results) -> dict:

@@ -18,8 +18,9 @@ CONTRADICTIONS = (
     " authors' notebook.",
 )
 SPREAD = (
-    "A spread is the standard deviation of the two rows over seeds, or that of all rows trained"
-    " twice where these were not, widened where few seeds tell it."
+    "A spread is the standard deviation of the two rows over seeds, of training and of noise, or"
+    " that of all rows with two seeds where these have one, widened where few seeds tell it. Where"
+    " a claim does not hold, the figures do not show it; its opposite may not hold either."
 )
 
 
@@ -40,9 +41,8 @@ def scores_page(
         "# Scores",
         tables.score_table(results),
         _how_to_read(results.reference),
-        "## What the numbers say",
-        tables.claims_table(numbers(results), asserted, repeats),
-        SPREAD + f" Trained twice: {_named(repeats)}.",
+        *_claims(numbers(results), asserted, repeats),
+        f"Trained twice: {_named(repeats)}.",
         "## More distances",
         tables.distance_table(results),
         "Frechet distances from val, train and reconstructed images. `infinity`: that from val"
@@ -91,6 +91,8 @@ def ablations_page(
     members: dict[str, list[str]],
     asserted: list[Claim],
     repeats: list[list[str]],
+    redraws: list[list[str]],
+    neighbours: dict[str, dict],
 ) -> str:
     """The ablations side by side.
 
@@ -98,23 +100,36 @@ def ablations_page(
         results: of all rows in them.
         members: rows of each table.
         asserted: the claims.
-        repeats: rows that differ in seeds only.
+        repeats: rows that differ in the seed of their training only (`config.Settings.repeats`).
+        redraws: rows of the same weights that differ in the seed of their noise only.
+        neighbours: content of metrics/neighbours/<table>.json by table.
     """
     rows = numbers(results)
     beside = [
         part
         for title, names in members.items()
-        for part in (f"## {title}", tables.ablation_table(names, rows, repeats))
+        for part in (f"## {title}", tables.ablation_table(names, rows, repeats + redraws))
     ]
     return _page(
         "# Ablations",
-        "Mean and standard deviation over the seeds; never the best of them. The rows of a table"
-        " differ from `rissole` in the one thing that they are named for.",
+        "Mean and standard deviation over the seeds; never the best of them. Seeds are those of the"
+        " training, and in `sampler` those of the noise. But for `table_1` and `released`, a row"
+        " differs from `rissole` in the one thing that it is named for. `exclude_group` differs"
+        " only where images have groups. Colours and collages are those of the main pipeline's"
+        " blocks, seams and copies those of a row's own.",
         *beside,
-        "## What the numbers say",
-        tables.claims_table(rows, asserted, repeats),
-        SPREAD,
+        "## The neighbour tables",
+        tables.neighbour_table(neighbours),
+        "`never retrieved`: share of the train images that are nobody's neighbour. `largest hub`:"
+        " of how many train images the most popular one is a neighbour. `own group`: share of the"
+        " neighbours that are of one's own group.",
+        *(_claims(rows, asserted, repeats + redraws) if asserted else ()),
     )
+
+
+def _claims(rows: dict, asserted: list[Claim], repeats: list[list[str]]) -> tuple[str, ...]:
+    table = tables.claims_table(rows, asserted, repeats)
+    return "## What the numbers say", table, SPREAD
 
 
 def _page(*parts: str) -> str:
@@ -132,7 +147,8 @@ def _how_to_read(reference: dict) -> str:
         f"As many true train images score {of['floor']}, the floor ({of['floor_by_formula']} by the"
         " formula for Gaussian features). Copies of train images score like true ones, so rows are"
         " ranked by `uncopied`: the distance above that floor of those images that no copy test"
-        " names; a row that is accused of copying as a whole has none. `against reconstructions`"
+        " names; a row that is accused of copying as a whole, or whose blocks no test can tell from"
+        " copies, has none. `against reconstructions`"
         " takes the VQ-GAN's reconstructions of the val images for the truth, which hides what the"
         f" VQ-GAN loses: they are {of['reconstructed']} away from the val images. Latents of true"
         f" train images, decoded, score {of['perfect']} against the val images and"

@@ -85,7 +85,7 @@ def copies_table(results: Results) -> str:
     lines = []
     for row in results.ranked():
         _, audit = results.measured(row)
-        told = "ranks" in audit
+        told, of = "ranks" in audit, audit["copying_test"]
         moved = audit.get("sensitivity", {})
         lines.append(
             {
@@ -95,15 +95,15 @@ def copies_table(results: Results) -> str:
                 "own query": _beside(audit.get("own_query")),
                 "own group": _beside(audit.get("own_group")),
                 "authentic": _beside(audit["authentic"]),
-                "C_T": f"{audit['copying_test']['c_t']:.1f}",
+                "C_T": f"{of['c_t']:.1f} ({of['null']:.1f})",
                 "block copies": _beside(audit["block_copies"]),
                 "inside": _beside(audit["inner_block_copies"]),
                 "equal codes": _beside(audit["exact_blocks"]),
                 "own neighbours": _beside(audit.get("own_neighbours")),
                 "inside them": _beside(audit.get("inner_own_neighbours")),
                 "pasted": f"{audit['pasted']['chance']:.2f}" if told else MISSING,
-                "sources": f"{audit['sources']:.1f}",
-                "rank 1": f"{audit['ranks'][0]:.0%}" if told else MISSING,
+                "sources": f"{audit['sources']['mean']:.1f} ({audit['sources']['null']:.1f})",
+                "rank 1": _percent(audit["ranks"][0], audit["ranks_null"][0]) if told else MISSING,
                 **{
                     name: f"{moved[name]:.2f}" if moved else MISSING
                     for name in ("swapped", "permuted", "dropped")
@@ -178,19 +178,20 @@ def claims_table(rows: dict[str, dict], asserted: list[Claim], repeats: list[lis
 
 
 def ablation_table(names: list[str], rows: dict[str, dict], repeats: list[list[str]]) -> str:
-    """Rows side by side as Markdown, those that differ in their seed as one line with both.
+    """Rows side by side as Markdown, those that differ in a seed only as one line.
 
     Args:
         names: of rows.
         rows: their headline numbers (`numbers`).
-        repeats: rows that differ in seeds only (`config.Settings.repeats`).
+        repeats: rows that differ in seeds only, of training or of sampling
+            (`config.Settings.repeats`, `redraws`).
     """
     lines, done = [], set()
     for name in names:
-        group = next((g for g in repeats if name in g), [name])
-        alike = [other for other in group if other in names]
         if name in done:
             continue
+        groups = [[name], *(group for group in repeats if name in group)]
+        alike = max(([other for other in group if other in names] for group in groups), key=len)
         done |= set(alike)
         first, second = list(rows[name])[:2]
         columns = {
@@ -220,6 +221,25 @@ def ablation_table(names: list[str], rows: dict[str, dict], repeats: list[list[s
                 "drawn images/s": f"{of['sampling_images_per_second']:,.0f}",
             }
         )
+    return _markdown(pd.DataFrame(lines), left=1)
+
+
+def neighbour_table(tables: dict[str, dict]) -> str:
+    """What the neighbour tables are like, a line each.
+
+    Args:
+        tables: content of metrics/neighbours/<table>.json by table.
+    """
+    lines = [
+        {
+            "neighbours": name.removeprefix("ablations/"),
+            "never retrieved": f"{of['never_retrieved']:.0%}",
+            "largest hub": f"{of['largest_hub']:,}",
+            "mean cosine": f"{of['cosine']:.3f}",
+            "own group": f"{of['own_group']:.0%}" if "own_group" in of else MISSING,
+        }
+        for name, of in tables.items()
+    ]
     return _markdown(pd.DataFrame(lines), left=1)
 
 
@@ -265,8 +285,12 @@ def _leaves(content: dict, path: str = "") -> list[tuple[str, str]]:
 
 
 def _beside(of: dict | None) -> str:
-    """A rate and its null in percent."""
-    return MISSING if of is None else f"{100 * of['rate']:.0f} ({100 * of['null']:.0f}) %"
+    """A rate and its null."""
+    return MISSING if of is None else _percent(of["rate"], of["null"])
+
+
+def _percent(rate: float, null: float) -> str:
+    return f"{100 * rate:.0f} ({100 * null:.0f}) %"
 
 
 def tenths(distance: float | None) -> str:

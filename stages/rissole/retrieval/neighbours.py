@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from rissole.ground import files, runtime, schema
 from rissole.ground.errors import InputError
+from rissole.latent import latents
 from rissole.latent.latents import Latents
 from rissole.retrieval import search
 
@@ -43,7 +44,7 @@ def find(
     if exclude != "none":
         kin.append(_pictures(database, queries))
     if exclude == "group":
-        kin.append(_groups(database, queries))
+        kin.append(latents.number(np.concatenate([database.groups, queries.groups])))
     kin = [np.split(labels, [len(database)]) for labels in kin]
     fetched = k + sum(np.bincount(ours, minlength=1 + theirs.max())[theirs] for ours, theirs in kin)
     fetched = np.broadcast_to(np.minimum(fetched, k + SPARE), len(queries))
@@ -129,14 +130,6 @@ def _pictures(database: Latents, queries: Latents) -> np.ndarray:
             np.minimum.at(lowest, tie, pictures)
             pictures = lowest[tie]
     return pictures
-
-
-def _groups(database: Latents, queries: Latents) -> np.ndarray:
-    """A number per row, first of the database, then of the queries, equal for one group."""
-    groups = np.concatenate([database.groups, queries.groups])
-    none = pa.array(groups, pa.string()).is_null().to_numpy(zero_copy_only=False)
-    numbers = _numbered(pa.array(groups, pa.string()))
-    return np.where(none, len(groups) + np.arange(len(groups)), numbers)
 
 
 def _numbered(column: pa.Array) -> np.ndarray:
