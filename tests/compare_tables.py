@@ -25,7 +25,7 @@ TOLERANCES = {
     "copied": (0.0, 0.08),
     "own_query": (0.0, 0.08),
     "own_group": (0.0, 0.08),
-    "seam": (0.1, 0.0),
+    "latent_seam": (0.1, 0.0),
     "colour": (0.0, 0.1),
     "collages": (0.0, 0.2),
     "coherence": (0.0, 0.1),

@@ -236,6 +236,8 @@ def test_claims_are_told_with_their_figures_and_whether_they_hold():
     assert [line["row / the other"] for line in lines] == ["11 / 31.25"] * 2 + ["11 / -", "- / -"]
     assert [line["spread"] for line in lines] == ["9.2", "9.2", "9.2", "-"]
     assert {line["claim"] for line in lines} == {"So it is"}
+    told = ["a below b by 2 spreads", "a above b by 2 spreads", "a below c by 2 spreads"]
+    assert [line["compared"] for line in lines] == [*told, "a below b by 2 spreads"]
 
 
 def test_what_a_claim_says_it_holds_does_not_count_in_the_table():

@@ -86,7 +86,7 @@ def numbers(results: Results) -> dict:
             "against_reconstructions": fid[first]["reconstructed"],
             "recall": fid[short]["recall"],
             "copied": audit["copied"]["rate"],
-            "seam": coherence["latent_ratio"],
+            "latent_seam": coherence["latent_ratio"],
             "colour": coherence["colour_correlation"],
             "collages": coherence["collage_excess"],
         }

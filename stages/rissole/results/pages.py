@@ -18,9 +18,18 @@ CONTRADICTIONS = (
     " authors' notebook.",
 )
 SPREAD = (
-    "A spread is the standard deviation of the two rows over seeds, of training and of noise, or"
-    " that of all rows with two seeds where these have one, widened where few seeds tell it. Where"
-    " a claim does not hold, the figures do not show it; its opposite may not hold either."
+    "Figures are means over the rows that differ in seeds only. A spread is the standard deviation"
+    " over these, pooled over both rows (or over all rows with seeds, where neither has them), and"
+    " widened where few seeds tell it: 6.5-fold for a single pair. *No* means that the figures do"
+    " not show it, not that the opposite holds; `within` means not told apart."
+)
+OBJECTIONS = (
+    "Objections, beyond chance: `own_query`, the images are their own queries; `pasted`, they are"
+    " made of parts of their neighbours; `copied`, more of them are named copies than of held-out"
+    " images; `collage`, a detector takes them for block-shuffled images; `colour`, the colours of"
+    " two blocks do not go together; `seams`, the borders of blocks are sharper than the rest;"
+    " `recall`, they leave out much of what true images show. The first two accuse a row as a"
+    " whole."
 )
 
 
@@ -40,7 +49,8 @@ def scores_page(
     return _page(
         "# Scores",
         tables.score_table(results),
-        _how_to_read(results.reference),
+        _how_to_read(results),
+        OBJECTIONS,
         *_claims(numbers(results), asserted, repeats),
         f"Trained twice: {_named(repeats)}.",
         "## More distances",
@@ -136,27 +146,30 @@ def _page(*parts: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _how_to_read(reference: dict) -> str:
+def _how_to_read(results: Results) -> str:
+    reference = results.reference
     first, second = scores.frechet_keys(reference)
     images = reference["images"]
+    floors = {tables.tenths(of["fid"][first]["floor"]) for of in results.controls.values()}
     of = {name: tables.tenths(distance) for name, distance in reference[first].items()}
     return (
-        f"Lower is better. {first} is the Frechet distance of {images['drawn']} drawn images from"
-        f" {images['val']:,} val images, in the features of one network; {second} in those of a"
-        f" second. {'' if first == 'fid' else f'{first} is not FID, nor comparable with one. '}"
+        "Lower is better, but for precision, recall and coverage."
+        f" {first} is the Frechet distance of {images['drawn']} drawn images from {images['val']:,}"
+        f" val images, in the features of one network; {second} in those of a second."
+        f" {'' if first == 'fid' else f'{first} is not FID, nor comparable with one. '}"
         f"As many true train images score {of['floor']}, the floor ({of['floor_by_formula']} by the"
         " formula for Gaussian features). Copies of train images score like true ones, so rows are"
         " ranked by `uncopied`: the distance above that floor of those images that no copy test"
         " names; a row that is accused of copying as a whole, or whose blocks no test can tell from"
-        " copies, has none. `against reconstructions`"
-        " takes the VQ-GAN's reconstructions of the val images for the truth, which hides what the"
-        f" VQ-GAN loses: they are {of['reconstructed']} away from the val images. Latents of true"
-        f" train images, decoded, score {of['perfect']} against the val images and"
-        f" {of['perfect_reconstructed']} against their reconstructions: the best that a row can"
-        " hope for. `kernel` is the kernel distance from disjoint blocks with its 95 % interval."
-        " Rows in italics were trained by nobody: true images and cheats made of them. `held_out`,"
-        " `reconstructed` and `half_copies` show half of the val images and are scored against the"
-        " others."
+        " copies, has none. `against reconstructions` takes the VQ-GAN's reconstructions of the val"
+        " images for the truth, which hides what the VQ-GAN loses: they are"
+        f" {of['reconstructed']} away from the val images. Latents of true train images, decoded,"
+        f" score {of['perfect']} against the val images and {of['perfect_reconstructed']} against"
+        " their reconstructions: the best that a row can hope for. `kernel` is the kernel distance"
+        " from disjoint blocks with its 95 % interval. Rows in italics were trained by nobody: true"
+        " images and cheats made of them. All of these are scored against one half of the val"
+        f" images (floor: {' or '.join(sorted(floors))}); `held_out`, `reconstructed` and half of"
+        " `half_copies` show the other half."
     )
 
 

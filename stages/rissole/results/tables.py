@@ -169,12 +169,21 @@ def claims_table(rows: dict[str, dict], asserted: list[Claim], repeats: list[lis
             {
                 "claim": claim.says,
                 "measure": claim.measure,
+                "compared": _compared(claim),
                 "row / the other": " / ".join(MISSING if v is None else f"{v:.4g}" for v in values),
                 "spread": MISSING if spread is None else f"{spread:.2g}",
                 "holds": {True: "yes", False: "**no**", None: "cannot be said"}[said],
             }
         )
-    return _markdown(pd.DataFrame(lines), left=2)
+    return _markdown(pd.DataFrame(lines), left=3)
+
+
+def _compared(claim: Claim) -> str:
+    row, than = (name.removeprefix("ablations/") for name in (claim.row, claim.than))
+    if claim.relation == "level":
+        return f"{row} within {claim.margin:g} spreads of {than}"
+    by = f" by {claim.margin:g} spreads" if claim.margin else ""
+    return f"{row} {claim.relation} {than}{by}"
 
 
 def ablation_table(names: list[str], rows: dict[str, dict], repeats: list[list[str]]) -> str:
@@ -203,7 +212,7 @@ def ablation_table(names: list[str], rows: dict[str, dict], repeats: list[list[s
             "copied": 2,
             "own_query": 2,
             **({"own_group": 2} if any("own_group" in rows[other] for other in names) else {}),
-            "seam": 2,
+            "latent_seam": 2,
             "colour": 2,
             "collages": 2,
         }
