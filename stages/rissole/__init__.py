@@ -8,6 +8,7 @@
 - `retrieval`: search among the train images, and who may be a neighbour.
 - `denoiser`: the diffusion process, the network, what a row tells it; training.
 - `drawing`: the reverse process over all blocks; any batch of a row anew.
+- `speed`: the algorithm as the paper writes it, to be measured against; a clock.
 - `judging`: frozen networks, what they see, and what is compared with true images.
 - `auditing`: what no distance sees: copies, seams, incoherence; the cheats that show it.
 - `results`: what was measured, what is asserted about it, tables, pages, publications.

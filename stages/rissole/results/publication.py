@@ -5,8 +5,6 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 from rissole.ground import files
 from rissole.ground.config import Settings
 from rissole.ground.errors import InputError
@@ -14,6 +12,7 @@ from rissole.ground.schema import SECTIONS
 from rissole.results import measurements, pages
 from rissole.results.claims import Claim
 from rissole.results.measurements import Results
+from rissole.speed.machine import describe
 
 METRICS = Path("metrics")
 INPUTS = ("data/split", "data/vqgan", "data/latents", "data/reference")
@@ -70,7 +69,7 @@ def collect(settings: Settings) -> dict:
         "preset": settings.preset,
         "settings": {name: getattr(settings, name) for name in KNOBS}
         | {name: getattr(settings, name).model_dump(exclude=PLACES) for name in SECTIONS},
-        "machine": _machine(),
+        "machine": describe(),
         "versions": _versions(),
         "inputs": {path: pipeline.digest(path) for path in INPUTS},
         "rows": {
@@ -155,18 +154,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:  # ScaNN has no wheel for every machine
             continue
     return found
-
-
-def _machine() -> dict:
-    processors = {
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    }
-    memory = Path("/proc/meminfo").read_text().splitlines()[0]  # the total, in kB
-    cuda = torch.cuda.is_available()
-    return {
-        "device": torch.cuda.get_device_name() if cuda else ", ".join(sorted(processors)),
-        "memory_gb": round(int(memory.split()[1]) / 1e6),
-        "system": f"{platform.system()} {platform.machine()}",
-    }

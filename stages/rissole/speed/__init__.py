@@ -1,0 +1,1 @@
+"""What the design gains over the algorithm as the paper writes it: both, and a clock."""
