@@ -1,5 +1,6 @@
 """What the README shows is what is committed, and its commands are those that CI runs."""
 
+import json
 import re
 
 import pytest
@@ -62,3 +63,10 @@ def test_every_stage_row_and_preset_is_explained():
     stages = [path.stem for path in (ROOT / "stages").glob("*.py")]
     for name in [*stages, *params["rows"], *params["presets"]]:
         assert f"`{name}`" in README, name
+
+
+def test_the_ratios_are_those_that_were_measured():
+    measured = json.loads(committed("metrics/speed.json"))
+    shown = re.findall(r"^\|[^|]+\| `(\w+)` \| ([\d.]+) \|$", README, re.M)
+    assert len(shown) > 5
+    assert {name: f"{measured[name]:.2f}" for name, _ in shown} == dict(shown)
