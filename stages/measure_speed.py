@@ -1,9 +1,10 @@
 """Measure what the design gains over the paper's algorithm as it is written, on this machine.
 
 Not a stage: `python stages/measure_speed.py quick` (under a minute on two cores) or `full`. Takes
-the settings of params.yaml, and images and networks made for the purpose: nothing need have run,
-but for the comparison of samplers, which takes the scores in metrics/ablations. Prints and writes
-metrics/speed.json: medians over repeats that take turns, ratios within the run, and the machine.
+the settings of params.yaml, and images and networks made for the purpose: nothing need have run.
+Only the comparison of samplers takes its scores and speeds from metrics/ablations. Prints and
+writes metrics/speed.json: medians over repeats that take turns, ratios within the run, and the
+machine.
 """
 
 from pathlib import Path

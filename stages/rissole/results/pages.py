@@ -24,7 +24,7 @@ SPREAD = (
     " not show it, not that the opposite holds; `within` means not told apart."
 )
 OBJECTIONS = (
-    "Objections, beyond chance: `own_query`, the images are their own queries; `pasted`, they are"
+    "Objections: `own_query`, the images are their own queries; `pasted`, they are"
     " made of parts of their neighbours; `copied`, more of them are named copies than of held-out"
     " images; `collage`, a detector takes them for block-shuffled images; `colour`, the colours of"
     " two blocks do not go together; `seams`, the borders of blocks are sharper than the rest;"

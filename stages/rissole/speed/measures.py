@@ -64,6 +64,7 @@ def sampling(world: World, repeats: int) -> dict[str, float]:
     seconds = interleaved(
         {"ours": lambda: our_latents(world), "reference": lambda: reference_latents(world)}, repeats
     )
+    world.denoiser.train()
     return {
         "sample_speedup_equal_steps": seconds["reference"] / seconds["ours"],
         "sampled_image_steps_per_second": DRAWN * STEPS / seconds["ours"],
@@ -150,10 +151,9 @@ def network(world: World, repeats: int) -> dict[str, float]:
 
 
 def database(world: World) -> dict[str, float]:
-    """Bytes that an image takes in the database, as codes and as float latents."""
+    """Bytes that an image takes in the database, as its stored codes and as float latents."""
     codes, z = world.images.codes, world.database.z
-    width = 1 if len(world.conditioning.table) <= 256 else 2  # as stored
-    coded = codes[0].numel() * width
+    coded = codes[0].numel() * np.dtype(np.uint16).itemsize  # of data/latents
     floats = z[0].numel() * z.element_size()
     return {"database_bytes_per_image": coded, "database_floats_over_codes": floats / coded}
 
