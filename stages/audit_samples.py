@@ -10,10 +10,6 @@ often than chance, unless the row `may_copy`.
 
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import torch
-
 from rissole.auditing import audit, coherence, sensitivity
 from rissole.auditing.copies import Drawn
 from rissole.dataset import images
@@ -23,6 +19,10 @@ from rissole.ground.errors import InputError
 from rissole.judging import features
 from rissole.latent import blocks, latents
 from rissole.latent.latents import read_neighbours
+
+import numpy as np
+import pyarrow as pa
+import torch
 
 LATENTS, REFERENCE = Path("data/latents"), Path("data/reference")
 SHOWN, SHOWN_NEIGHBOURS = 8, 4  # images, and neighbours of each, in the picture

@@ -1,19 +1,19 @@
 """Build the search indices over the train images: by first block, and by whole latent.
 
-Reads data/latents; writes data/index/<query> (ScaNN's files, or a note that search is exact) and
-metrics/retrieval.json: how many of the 20 nearest neighbours of val images each index finds, and
-how fast.
+Reads data/latents, a file at a time; writes data/index/<query> (ScaNN's files, or a note that
+search is exact) and metrics/retrieval.json: how many of the 20 nearest neighbours of val images
+each index finds, and how fast.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
 from typing import get_args
-
-import numpy as np
 
 from rissole.ground import config, files, runtime, schema
 from rissole.latent import latents
 from rissole.retrieval import search
+
+import numpy as np
 
 LATENTS, INDEX, METRICS = Path("data/latents"), Path("data/index"), Path("metrics/retrieval.json")
 PROBES = 1000  # val images that the recall is measured on
@@ -21,34 +21,28 @@ PROBES = 1000  # val images that the recall is measured on
 
 def main():
     settings = config.read()
-    runtime.set_up(settings.threads)
-    train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
-    probes = runtime.evenly(len(val), PROBES)
-    metrics = {}
+    device = runtime.set_up(settings.threads)
+    rows, metrics = latents.count(LATENTS, "train"), {}
     for query in get_args(schema.Query):
-        vectors = search.query_vectors(train, np.arange(len(train)), query, settings.blocks)
-        search.build(vectors, settings.index, INDEX / query)
-        index = search.open(INDEX / query, vectors)
-        queries = search.query_vectors(val, probes, query, settings.blocks)
-        metrics[query] = files.read_json(INDEX / query / "index.json") | measure(index, queries)
+        probes = np.concatenate(list(vectors("val", query, settings.blocks, PROBES)))
+        blocks = vectors("train", query, settings.blocks, rows)
+        metrics[query] = search.build(
+            blocks, (rows, probes.shape[1]), settings.index, INDEX / query, probes, device
+        )
     files.write_json(METRICS, metrics)
     found = ", ".join(
         f"{query} {of['kind']} (recall {of['recall_at_20']:.3f})" for query, of in metrics.items()
     )
-    print(f"build_index: {len(train):,} rows, {found} -> {INDEX}")
+    print(f"build_index: {rows:,} rows, {found} -> {INDEX}")
 
 
-def measure(index: search.Index, queries: np.ndarray) -> dict[str, float]:
-    """Recall at 20 against exact search, and queries per second to two digits."""
-    started = perf_counter()
-    rows, _ = index.search(queries, 20)
-    seconds = perf_counter() - started
-    exact, _ = search.Exact(index.vectors).search(queries, 20)
-    hits = (rows[:, :, None] == exact[:, None]) & (exact[:, None] >= 0)
-    return {
-        "recall_at_20": round(float(hits.sum() / (exact >= 0).sum()), 4),
-        "queries_per_second": float(f"{len(queries) / seconds:.2g}"),
-    }
+def vectors(split: str, query: str, blocks: int, most: int) -> Iterator[np.ndarray]:
+    """Query vectors of at most `most` images, evenly spread over a split, a file at a time."""
+    chosen, start = runtime.evenly(latents.count(LATENTS, split), most), 0
+    for part in latents.read_parts(LATENTS, split):
+        here = chosen[(chosen >= start) & (chosen < start + len(part))] - start
+        start += len(part)
+        yield search.Vectors(part, query, blocks)[here]
 
 
 if __name__ == "__main__":

@@ -8,16 +8,16 @@ metrics/reference.json; and how well the VQ-GAN reconstructs val images to metri
 
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import torch
-
 from rissole.auditing import coherence
 from rissole.dataset import images
 from rissole.first_stage import vqgan
 from rissole.ground import config, files, runtime
 from rissole.judging import features, judges, scores
 from rissole.latent import latents
+
+import numpy as np
+import pyarrow as pa
+import torch
 
 SPLIT, LATENTS, VQGAN = Path("data/split"), Path("data/latents"), Path("data/vqgan")
 REFERENCE, METRICS = Path("data/reference"), Path("metrics")
@@ -115,4 +115,4 @@ def reconstruct(
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    runtime.run(main, shared=True)

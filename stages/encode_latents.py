@@ -1,66 +1,94 @@
 """Encode every image once: its codes, and the codebook that makes latents of them.
 
-Reads data/split and data/vqgan; writes data/latents: `train.parquet` and `val.parquet` with the
-codes, `codebook.safetensors` with the codebook and the train latents' mean and standard deviation
-per channel. Where the preset wants mirrors, those of the train images follow as rows of their own.
+Reads data/split and data/vqgan; writes data/latents: for each file of the split one of codes,
+`codebook.safetensors` with the codebook and the train latents' mean and standard deviation per
+channel, and `manifest.json`, which makes the files one set. Where the preset wants mirrors, those
+of the train images of a file follow them as rows of their own.
+
+Several processes encode every so-manieth file. So do workers that know nothing of each other:
+`python stages/encode_latents.py --part 3/16` encodes the third sixteenth and leaves the manifest to
+a last call without it. A file that is there already and would come out the same is not made again.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from rissole.dataset import images
 from rissole.first_stage import vqgan
-from rissole.ground import config, runtime
+from rissole.ground import config, identity, processes, runtime
+from rissole.ground.errors import InputError
 from rissole.latent import latents
 
+import numpy as np
+import torch
+
 SPLIT, LATENTS = Path("data/split"), Path("data/latents")
+MODEL = Path("data/vqgan/vqgan.safetensors")
 BATCH = 64  # images; twice as fast on a CPU as 256
 
 
-def main():
+def main(part: str | None = None):
     settings = config.read()
     device = runtime.set_up(settings.threads)
-    model = vqgan.load(Path("data/vqgan/vqgan.safetensors")).to(device)
-    codebook = model.codebook().cpu()
-    train, val = (images.read_split(SPLIT, name, pictures=False) for name in images.SPLITS)
-    ids, originals, groups = train.ids, train.ids, np.array(train.groups, object)
-    codes = encode(model, "train", len(ids), device)
-    if settings.latents.mirrors:
-        mirrored = encode(model, "train", len(ids), device, mirrored=True)
-        codes, ids = torch.cat([codes, mirrored]), np.concatenate([ids, mirror_ids(ids)])
-        originals, groups = np.tile(originals, 2), np.tile(groups, 2)
-    val_codes = encode(model, "val", len(val.ids), device)
-    moments = mean_and_std(codes, codebook)
-    for name, columns in {
-        "train": (ids, originals, groups, codes),
-        "val": (val.ids, val.ids, np.array(val.groups, object), val_codes),
-    }.items():
-        latents.write(LATENTS, name, latents.Latents(*columns, codebook, *moments))
+    model = vqgan.load(MODEL).to(device)
+    splits = {split: images.shards(SPLIT, split) for split in images.SPLITS}
+    shards = [shard for of in splits.values() for shard in of]
+    mine = processes.share(shards) if part is None else share(shards, part)
+    with processes.alone():
+        made = [shard for shard in mine if encode(model, shard, settings.latents.mirrors, device)]
+    print(f"encode_latents: {len(made)} of {len(mine)} files encoded -> {LATENTS}")
+    if part is not None:
+        return
+
+    processes.wait()
+    names = {split: [shard.stem for shard in of] for split, of in splits.items()}
+    for path in LATENTS.glob("*.parquet"):
+        if path.stem not in (shard.stem for shard in shards):
+            path.unlink(missing_ok=True)
+    latents.merge(LATENTS, names, model.codebook().cpu())
+    processes.wait()  # the first may still be writing
+    counts = {split: latents.count(LATENTS, split) for split in images.SPLITS}
     size = sum(path.stat().st_size for path in LATENTS.iterdir())
     print(
-        f"encode_latents: {len(ids):,} train and {len(val.ids):,} val latents of"
-        f" {tuple(codes.shape[1:])} codes -> {LATENTS} ({size / 1e6:.1f} MB)"
+        f"encode_latents: {counts['train']:,} train and {counts['val']:,} val latents"
+        f" -> {LATENTS}/manifest.json ({size / 1e6:.1f} MB)"
     )
+
+
+def share(shards: Sequence[Path], part: str) -> Sequence[Path]:
+    """The files of one part of many, such as 3/16."""
+    number, _, of = part.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise InputError(f"--part is '{part}': must be like 3/16, from 1/16 to 16/16")
+    return shards[int(number) - 1 :: int(of)]
 
 
 @torch.inference_mode()
-def encode(
-    model: vqgan.VQGAN, split: str, count: int, device: torch.device, mirrored: bool = False
-) -> Tensor:
-    """The codes of a split's `count` images, or of their mirrors, int32 (count, h, w)."""
-    batches = (
-        part.images[start : start + BATCH, :, :: -1 if mirrored else 1]
-        for part in images.read_shards(SPLIT, split)
-        for start in range(0, len(part.ids), BATCH)
-    )
-    name = f"encode_latents {split}" + " mirrored" * mirrored
-    batches = runtime.progress(batches, name, " images", -(-count // BATCH), BATCH)
-    codes = [model.encode(images.to_float(x.copy()).to(device)).int().cpu() for x in batches]
-    return torch.cat(codes)
+def encode(model: vqgan.VQGAN, shard: Path, mirrors: bool, device: torch.device) -> bool:
+    """Encode a file of the split, unless that was done; whether it had to be."""
+    mirrors = mirrors and shard.stem.startswith("train")
+    path = LATENTS / shard.name
+    made_of = identity.of(shard, MODEL, Path(__file__), mirrors=mirrors)
+    if identity.is_noted("encode_latents", path, made_of):
+        return False
+    pictures = images.read_shard(shard)
+    batches = [
+        (slice(start, start + BATCH), slice(None, None, step))
+        for step in ((1, -1) if mirrors else (1,))
+        for start in range(0, len(pictures.ids), BATCH)
+    ]
+    codes = []
+    for rows, columns in runtime.progress(batches, f"encode {shard.stem}", " images", scale=BATCH):
+        x = images.to_float(pictures.images[rows, :, columns].copy())
+        codes.append(model.encode(x.to(device)).int().cpu())
+    ids, originals, groups = pictures.ids, pictures.ids, np.array(pictures.groups, object)
+    if mirrors:
+        ids = np.concatenate([ids, mirror_ids(ids)])
+        originals, groups = np.tile(originals, 2), np.tile(groups, 2)
+    latents.write_part(path, ids, originals, groups, torch.cat(codes))
+    identity.note("encode_latents", path, made_of)
+    return True
 
 
 def mirror_ids(ids: np.ndarray) -> np.ndarray:
@@ -69,14 +97,5 @@ def mirror_ids(ids: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), "<i8")
 
 
-def mean_and_std(codes: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel of the latents `codebook[codes]`, float32 (c,)."""
-    shares = torch.bincount(codes.flatten(), minlength=len(codebook)).double() / codes.numel()
-    mean = shares @ codebook.double()
-    std = (shares @ (codebook.double() - mean).square()).sqrt()
-    std[std == 0] = 1  # a channel that never changes stays as it is
-    return mean.float(), std.float()
-
-
 if __name__ == "__main__":
-    runtime.run(main)
+    runtime.run(main, shared=True)

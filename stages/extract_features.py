@@ -24,4 +24,4 @@ def main(row: str) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    runtime.run(main, shared=True)

@@ -9,13 +9,13 @@ machine.
 
 from pathlib import Path
 
-import torch
-
 from rissole.ground import config, files, runtime
 from rissole.ground.errors import InputError
 from rissole.results import claims
 from rissole.speed import measures, worlds
 from rissole.speed.machine import describe
+
+import torch
 
 ABLATIONS = Path("metrics/ablations")
 REPEATS = {"quick": 5, "full": 20}

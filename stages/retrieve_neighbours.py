@@ -7,24 +7,24 @@ order with theirs, from which images are sampled. Neighbours are always train im
 
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from rissole.ground import config, files, runtime
 from rissole.latent import latents
 from rissole.retrieval import neighbours, search
+
+import numpy as np
+import pyarrow as pa
 
 LATENTS, INDEX, NEIGHBOURS = Path("data/latents"), Path("data/index"), Path("data/neighbours")
 
 
 def main(name: str):
     settings = config.read()
-    runtime.set_up(settings.threads)
+    device = runtime.set_up(settings.threads)
     table = settings.retrieval(name)
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
     query = "latent" if table.query == "random" else table.query
-    database = search.query_vectors(train, np.arange(len(train)), query, settings.blocks)
-    index = search.open(INDEX / query, database)
+    database = search.Vectors(train, query, settings.blocks)
+    index = search.open(INDEX / query, database, device)
     index = search.choose(index, table, settings.seed)
     folder = NEIGHBOURS / name
 
@@ -39,7 +39,7 @@ def main(name: str):
     queries = np.random.default_rng(settings.seed).permutation(queries)[: settings.queries]
     write(folder / "queries.parquet", table.query, train.ids[queries], *(x[queries] for x in found))
 
-    vectors = search.query_vectors(val, np.arange(len(val)), query, settings.blocks)
+    vectors = search.Vectors(val, query, settings.blocks)
     found = neighbours.find(index, train, val, vectors, table.k, table.exclude)
     write(folder / "val.parquet", table.query, val.ids, *found)
     print(

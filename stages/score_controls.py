@@ -11,10 +11,6 @@ Val images are needed on both sides here: one half is shown, the other stands fo
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
 from rissole.auditing import audit, coherence, controls
 from rissole.auditing.copies import Drawn
 from rissole.dataset import images
@@ -25,6 +21,10 @@ from rissole.judging import features, judges, scores
 from rissole.latent import latents
 from rissole.latent.latents import read_neighbours
 from rissole.results.objections import objections
+
+import numpy as np
+import torch
+import torch.nn.functional as F
 
 LATENTS, REFERENCE = Path("data/latents"), Path("data/reference")
 NEIGHBOURS = Path("data/neighbours/main")

@@ -7,12 +7,12 @@ checkpoint and sampler; draws the image anew with what it says; and fails if it 
 
 from pathlib import Path
 
-import numpy as np
-
 from rissole.dataset import images
 from rissole.drawing import drawing
 from rissole.ground import config, files, runtime
 from rissole.ground.errors import InputError
+
+import numpy as np
 
 
 def main(row: str, number: str) -> None:

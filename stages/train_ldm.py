@@ -9,15 +9,16 @@ import math
 import time
 from pathlib import Path
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from rissole.denoiser import denoiser, training
 from rissole.denoiser.conditioning import Conditioning
-from rissole.ground import config, files, runtime, schema
+from rissole.ground import config, files, identity, processes, runtime, schema
+from rissole.ground.checkpoints import Checkpoints
 from rissole.ground.errors import InputError
 from rissole.latent import latents
 from rissole.latent.latents import read_neighbours
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def main(name: str) -> None:
@@ -32,28 +33,42 @@ def main(name: str) -> None:
 
     torch.manual_seed(runtime.seeded(variant.seed))
     network = denoiser.Denoiser(variant, ldm, database.codebook.shape[1], k).to(device)
-    averaged = training.averaging(network, ldm.average)
+    learner = training.Learner(network)
 
-    folder, curve, best, start = Path(f"data/ldm/{name}"), [], float("inf"), time.perf_counter()
-    steps = training.train(network, averaged, conditioning, ldm, variant.seed, train, val)
-    for done in runtime.progress(steps, f"train_ldm {name}", " images", ldm.steps, ldm.batch):
+    tables = sorted(Path(f"data/{variant.context}").glob("*.parquet")) if k else []
+    made_of = identity.of(
+        Path(__file__),
+        Path("data/latents/manifest.json"),
+        *tables,
+        variant=variant.model_dump(),
+        ldm=ldm.model_dump(),
+    )
+    states = Checkpoints(f"train_ldm/{name}", made_of, settings.checkpoint)
+    curve, seconds = go_on(learner, states)
+    clock = time.perf_counter() - seconds
+    steps = training.train(learner, conditioning, ldm, variant.seed, train, val)
+    for done in runtime.progress(
+        steps, f"train_ldm {name}", " images", ldm.steps, ldm.batch, learner.step
+    ):
         curve.append({"loss": done.loss})
         if done.validation is not None:
             curve[-1]["validation"] = done.validation
-        if done.validation is not None and done.validation < best:
-            best = done.validation
-            denoiser.save(folder / "best.safetensors", averaged.module, step=done.step)
-    seconds = time.perf_counter() - start
-    if not math.isfinite(best):
+        if states.due():
+            keep(learner, states, curve, time.perf_counter() - clock)
+    seconds = time.perf_counter() - clock
+    if not math.isfinite(learner.best_validation):
         raise InputError(
             f"params.yaml: ldm.learning_rate is {ldm.learning_rate}: the training of {name}"
             " diverged; lower it, or set ldm.clip"
         )
-    denoiser.save(folder / "last.safetensors", averaged.module, step=ldm.steps)
+    folder = Path(f"data/ldm/{name}")
+    denoiser.save(folder / "last.safetensors", learner.averaged, step=ldm.steps)
+    learner.averages.copy_(learner.best)
+    denoiser.save(folder / "best.safetensors", learner.averaged, step=learner.best_step)
 
     files.write_curve(files.measured("loss", name, "csv"), curve)
     live = sum(p.numel() for p in network.parameters() if p.grad is not None and p.grad.any())
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), processes.alone():
         training.block_loss(network, conditioning, ldm, train, torch.tensor([0], device=device))
     files.write_json(
         files.measured("ldm", name),
@@ -64,12 +79,37 @@ def main(name: str) -> None:
             "train_images_per_second": round(ldm.steps * ldm.batch / seconds, 1),
             "train_peak_mb": runtime.peak_memory(device),
             "images_seen": ldm.steps * ldm.batch,
-            "validation_loss": best,
+            "validation_loss": learner.best_validation,
         },
     )
+    states.remove()
     print(
         f"train_ldm {name}: {live / 1e6:.2f} M parameters, {ldm.steps * ldm.batch:,} images in"
-        f" {seconds:.0f} s, validation loss {best:.4f} -> data/ldm/{name}"
+        f" {seconds:.0f} s, validation loss {learner.best_validation:.4f} -> data/ldm/{name}"
+    )
+
+
+def go_on(learner: training.Learner, states: Checkpoints) -> tuple[list[dict], float]:
+    """Put the learner where an earlier run stopped; the curve and the seconds up to there."""
+    newest = states.newest()
+    if newest is None:
+        return [], 0.0
+    tensors, about = newest
+    curve = [
+        {"loss": loss} if math.isnan(validation) else {"loss": loss, "validation": validation}
+        for loss, validation in tensors.pop("curve").tolist()
+    ]
+    seconds = about.pop("seconds")
+    learner.load(tensors, about)
+    return curve, seconds
+
+
+def keep(learner: training.Learner, states: Checkpoints, curve: list[dict], seconds: float) -> None:
+    """Save a state to go on from."""
+    points = [[float(of.get(name, math.nan)) for name in ("loss", "validation")] for of in curve]
+    tensors, numbers = learner.state()
+    states.save(
+        learner.step, tensors | {"curve": torch.tensor(points)}, numbers | {"seconds": seconds}
     )
 
 
@@ -78,10 +118,15 @@ def read_images(variant: schema.Variant, split: str, database: latents.Latents, 
     images = database if split == "train" else latents.read(Path("data/latents"), split).to(device)
     if variant.neighbours == "none":
         return training.Images(images.codes, None)
-    ids, neighbours = read_neighbours(Path(f"data/{variant.context}/{split}.parquet"), database)
-    codes = images.codes[torch.from_numpy(images.rows(ids)).to(device)]
-    return training.Images(codes, neighbours.to(device))
+    path = Path(f"data/{variant.context}/{split}.parquet")
+    ids, neighbours = read_neighbours(path, database)
+    if len(ids) != len(images):
+        raise InputError(
+            f"{path}: has the neighbours of {len(ids):,} images, not of the {len(images):,} that"
+            f" are encoded; run `dvc repro`"
+        )
+    return training.Images(images.codes, neighbours[images.rows(ids).argsort()].to(device))
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    runtime.run(main, shared=True)

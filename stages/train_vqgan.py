@@ -7,12 +7,12 @@ metrics/reconstructions.png: val images above their reconstructions.
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from rissole.dataset import images
 from rissole.first_stage import training, vqgan
 from rissole.ground import config, files, runtime
+
+import numpy as np
+import torch
 
 SPLIT, MODEL = Path("data/split"), Path("data/vqgan/vqgan.safetensors")
 CURVE, PICTURE = Path("metrics/loss/vqgan.csv"), Path("metrics/reconstructions.png")
@@ -45,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    runtime.run(main, shared=True)

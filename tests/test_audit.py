@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-import pytest
-import torch
-import torch.nn.functional as F
-
 from rissole.auditing import audit, copies
 from rissole.auditing.audit import Real
 from rissole.auditing.copies import Drawn
 from rissole.auditing.distances import nearest
 from rissole.latent import blocks
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
 
 BLOCKS, K, IMAGES = 2, 4, 160
 WITH_NULLS = (

@@ -1,12 +1,12 @@
 """A latent as a grid of blocks."""
 
+from rissole.latent import blocks as grid
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from rissole.latent import blocks as grid
 
 torch.set_num_threads(1)
 

@@ -1,12 +1,12 @@
 """Claims: decided by figures and spreads alone, and in the committed results all as committed."""
 
-import numpy as np
-import pytest
-import yaml
-
 from rissole.ground.errors import InputError
 from rissole.results import claims
 from rissole.results.claims import Claim
+
+import numpy as np
+import pytest
+import yaml
 
 ROWS = {
     "a": {"score": 10.0},

@@ -1,15 +1,15 @@
 """Coherence: blocks of true images belong together, those of collages do not, and both show."""
 
-import numpy as np
-import pytest
-import torch
-import torch.nn.functional as F
-
 from rissole.auditing import coherence
 from rissole.auditing.distances import nearest
 from rissole.ground import files
 from rissole.ground.errors import InputError
 from rissole.latent import blocks
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
 
 BLOCKS = 2
 

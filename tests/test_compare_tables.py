@@ -3,10 +3,10 @@
 import copy
 import json
 
-import pytest
-
 import compare_tables
 from compare_tables import differences
+
+import pytest
 
 TABLE = {
     "rows": {

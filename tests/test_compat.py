@@ -4,9 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from rissole.pretrained import compat
+
+import pytest
 
 STAGES = Path(__file__).parents[1] / "stages"
 MODULES = [

@@ -3,15 +3,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pytest
-import torch
-import yaml
-
 import build_reference
 import compute_fid
 import extract_features
+import toy
 from rissole.auditing import coherence
 from rissole.dataset import images
 from rissole.first_stage import vqgan
@@ -19,6 +14,12 @@ from rissole.ground import files, runtime, schema
 from rissole.ground.errors import InputError
 from rissole.judging import features, frechet, scores
 from rissole.latent import latents
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import yaml
 
 SIZE, DRAWN = 32, 20
 SETTINGS = {
@@ -68,7 +69,7 @@ def folder(tmp_path_factory):
     (folder / "params.yaml").write_text(yaml.safe_dump(SETTINGS))
     model = first_stage()
     vqgan.save(folder / "data/vqgan/vqgan.safetensors", model)
-    codebook = model.codebook()
+    codebook, splits = model.codebook(), {}
     for split, n, seed in (("train", 60, 1), ("val", 40, 2)):
         ids, x = np.arange(n) * 7 - 100 + seed, pictures(n, seed)
         for number, rows in enumerate(np.array_split(np.arange(n), 3)):
@@ -79,10 +80,10 @@ def folder(tmp_path_factory):
         about = {"mean": codebook.mean(0), "std": codebook.std(0)}
         groups = np.array(["someone" if number == 4 else None for number in range(n)])
         order = np.random.default_rng(3).permutation(n)
-        encoded = latents.Latents(
+        splits[split] = latents.Latents(
             ids[order], ids[order], groups[order], codes[order], codebook, **about
         )
-        latents.write(folder / "data/latents", split, encoded)
+    toy.write_latents(folder / "data/latents", **splits)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(coherence, "STEPS", 3)

@@ -1,10 +1,5 @@
 """What a row tells its denoiser: the corresponding blocks of the right images, and nothing else."""
 
-import numpy as np
-import pyarrow as pa
-import pytest
-import torch
-
 import toy
 from rissole.denoiser.conditioning import Conditioning, Stem
 from rissole.denoiser.denoiser import Denoiser
@@ -12,6 +7,11 @@ from rissole.ground import files
 from rissole.ground.errors import InputError
 from rissole.latent import blocks
 from rissole.latent.latents import read_neighbours
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
 
 
 def told_of(row, images=3, k=4, seed=0):

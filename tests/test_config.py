@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-from dvc.utils.hydra import apply_overrides
-
 from rissole.ground import config, schema
 from rissole.ground.errors import InputError
+
+import pytest
+from dvc.utils.hydra import apply_overrides
 
 PARAMS = Path("params.yaml")
 PRESETS = ["quick", "celeba", "imagenet100", "folder", "celeba_released", "imagenet100_released"]
@@ -37,7 +37,7 @@ def test_every_preset_gives_every_section_variant_and_row(preset, tmp_path):
 
 def test_a_preset_is_laid_over_the_shared_section(tmp_path):
     settings = read(tmp_path, "ldm.batch=7", "ldm.steps=5")
-    assert settings.ldm.steps == 300  # the preset's
+    assert settings.ldm.steps == 450  # the preset's
     settings = read(tmp_path, "~presets.quick.ldm.steps", "ldm.steps=5")
     assert settings.ldm.steps == 5
 
@@ -45,7 +45,7 @@ def test_a_preset_is_laid_over_the_shared_section(tmp_path):
 def test_a_variant_is_laid_over_the_preset(tmp_path):
     settings = read(tmp_path, "+variants.rissole_halo.ldm.steps=9")
     assert settings.variant_ldm("rissole_halo").steps == 9
-    assert settings.variant_ldm("rissole_latent").steps == 300
+    assert settings.variant_ldm("rissole_latent").steps == 450
 
 
 def test_a_row_is_laid_over_the_preset(tmp_path):

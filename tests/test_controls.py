@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-import pytest
-import torch
-
 from rissole.auditing import controls
 from rissole.auditing.controls import MUST_RAISE, Sources
 from rissole.latent import blocks
+
+import pytest
+import torch
 
 BLOCKS, K = 2, 4
 

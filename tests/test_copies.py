@@ -1,13 +1,13 @@
 """Copies: planted ones are found, in the dose planted, and true images give the null."""
 
-import numpy as np
-import pytest
-import torch
-
 from rissole.auditing import copies
 from rissole.auditing.copies import Found
 from rissole.auditing.distances import nearest
 from rissole.latent import blocks
+
+import numpy as np
+import pytest
+import torch
 
 
 def normal(n, seed, width=6, mean=0.0):

@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-
 import toy
 from rissole.denoiser import denoiser, training
 from rissole.denoiser.conditioning import Conditioning
@@ -14,6 +10,10 @@ from rissole.denoiser.training import Images
 from rissole.ground import config
 from rissole.ground.errors import InputError
 from rissole.latent.latents import Latents
+
+import numpy as np
+import pytest
+import torch
 
 SIZES = {  # preset: channels and side of a latent
     "quick": (3, 16),
@@ -74,8 +74,8 @@ def test_a_training_step_at_full_size(preset, tmp_path):
     ldm = settings.variant_ldm("rissole").model_copy(update={"batch": 1, "steps": 1})
     conditioning = Conditioning(settings.variant("rissole"), train, ldm.normalise)
     before = network.unet.last.weight.clone()
-    averaged = training.averaging(network, ldm.average)
-    (done,) = training.train(network, averaged, conditioning, ldm, 0, images, images)
+    learner = training.Learner(network)
+    (done,) = training.train(learner, conditioning, ldm, 0, images, images)
     assert 0.3 < done.loss < 3  # a network that predicts nothing has a loss of about 1
     assert not torch.equal(network.unet.last.weight, before)
 

@@ -2,10 +2,10 @@
 
 import math
 
+from rissole.denoiser import diffusion
+
 import pytest
 import torch
-
-from rissole.denoiser import diffusion
 
 
 def test_linear_schedule_ends_where_the_released_code_ends():

@@ -1,11 +1,11 @@
 """Nearest neighbours: those that all distances, taken one by one, give; and copies at exactly 0."""
 
+from rissole.auditing import distances
+from rissole.auditing.distances import nearest
+
 import numpy as np
 import pytest
 import torch
-
-from rissole.auditing import distances
-from rissole.auditing.distances import nearest
 
 
 def normal(n, seed, width=6, mean=0.0):

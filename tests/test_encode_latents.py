@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pytest
-import torch
-
 import encode_latents
 from rissole.dataset import images
 from rissole.first_stage import vqgan
 from rissole.ground import files, schema
+from rissole.ground.errors import InputError
 from rissole.latent import latents
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
 
 torch.set_num_threads(1)
 SETTINGS = {
@@ -86,10 +87,13 @@ def test_mirrors_are_rows_of_their_own_tied_to_their_original(pixels):
     model = write_model()
     train, val = encode(mirrors=True)
     assert len(train) == 260 and len(val) == 20
-    assert train.originals.tolist() == 2 * list(range(100, 230))
-    assert train.groups[130:].tolist() == train.groups[:130].tolist()
-    flipped = images.to_float(pixels[:130]).flip(3)
-    assert torch.equal(train.codes[130:], model.encode(flipped).int())
+    flipped = torch.cat([model.encode(images.to_float(x[None]).flip(3)) for x in pixels[:130]])
+    for first, last in ((0, 50), (50, 100), (100, 130)):  # the files of the split
+        own, mirrored = slice(2 * first, first + last), slice(first + last, 2 * last)
+        assert train.originals[own].tolist() == train.originals[mirrored].tolist()
+        assert train.originals[own].tolist() == list(range(100 + first, 100 + last))
+        assert train.groups[own].tolist() == train.groups[mirrored].tolist()
+        assert torch.equal(train.codes[mirrored], flipped[first:last].int())
 
 
 def test_a_symmetric_pictures_mirror_has_an_id_of_its_own(pixels):
@@ -97,7 +101,7 @@ def test_a_symmetric_pictures_mirror_has_an_id_of_its_own(pixels):
     write_split("train", np.concatenate([half, half[:, :, ::-1]], 2))
     write_model()
     train, _ = encode(mirrors=True)
-    assert torch.equal(train.codes[:130], train.codes[130:])
+    assert torch.equal(train.codes[:50], train.codes[50:100])
     assert len(set(train.ids)) == 260
 
 
@@ -111,18 +115,63 @@ def test_normalised_train_latents_have_mean_0_and_variance_1(pixels):
     assert torch.allclose(z.std((0, 2, 3), unbiased=False)[live], torch.ones(1).double())
 
 
-def test_a_channel_that_never_changes_stays_finite():
-    codebook = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
-    codes = torch.tensor([[[0, 1], [1, 1]]], dtype=torch.int32)
-    mean, std = encode_latents.mean_and_std(codes, codebook)
-    assert mean.tolist() == [2.5, 5.0]
-    assert std.tolist() == [pytest.approx(0.75**0.5), 1.0]
-
-
 def test_a_second_run_writes_the_same_bytes(pixels):
     write_model()
     digests = []
     for _ in range(2):
         encode(mirrors=True)
         digests.append({path: files.digest(path) for path in Path("data/latents").iterdir()})
-    assert digests[0] == digests[1] and len(digests[0]) == 3
+    assert digests[0] == digests[1] and len(digests[0]) == 6
+
+
+def test_a_lost_file_is_made_again_and_no_other(pixels):
+    write_model()
+    encode()
+    parts = sorted(Path("data/latents").glob("*.parquet"))
+    before = {path: (path.stat().st_mtime_ns, files.digest(path)) for path in parts}
+    assert len(parts) == 4
+    parts[1].unlink()
+    encode()
+    for path in parts:
+        written, digest = before[path]
+        assert files.digest(path) == digest
+        assert (path.stat().st_mtime_ns == written) == (path != parts[1])
+
+
+def test_a_changed_model_makes_every_file_anew(pixels):
+    write_model()
+    train, _ = encode()
+    torch.manual_seed(1)
+    vqgan.save(Path("data/vqgan/vqgan.safetensors"), vqgan.VQGAN(schema.VQGAN(**SETTINGS)).eval())
+    again, _ = encode()
+    assert not torch.equal(train.codes, again.codes)
+
+
+def test_parts_encoded_by_workers_of_their_own_are_merged_by_the_last_call(pixels):
+    write_model()
+    encode()
+    whole = {path.name: path.read_bytes() for path in Path("data/latents").iterdir()}
+    for path in Path("data/latents").iterdir():
+        path.unlink()
+    for part in ("2/3", "1/3", "3/3"):
+        encode_latents.main(part)
+    assert not Path("data/latents/manifest.json").exists()
+    encode()
+    assert {path.name: path.read_bytes() for path in Path("data/latents").iterdir()} == whole
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "a/b"])
+def test_an_impossible_part_is_refused(pixels, part):
+    write_model()
+    encode()
+    with pytest.raises(InputError, match=f"--part is '{part}'"):
+        encode_latents.main(part)
+
+
+def test_a_file_that_is_no_part_of_the_split_any_more_goes(pixels):
+    write_model()
+    encode()
+    Path("data/split/train-00002.parquet").unlink()
+    train, _ = encode()
+    assert len(train) == 100
+    assert not Path("data/latents/train-00002.parquet").exists()

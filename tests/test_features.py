@@ -1,14 +1,14 @@
 """Features on disk: as they were seen, and never mixed with those of other pictures or weights."""
 
-import numpy as np
-import pyarrow as pa
-import pytest
-import torch
-
 from rissole.ground import files
 from rissole.ground.errors import InputError
 from rissole.judging import features
 from rissole.judging.judges import Judge
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
 
 
 class Means(torch.nn.Module):

@@ -2,6 +2,9 @@
 
 import json
 
+from rissole.ground import files
+from rissole.ground.errors import InputError
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,9 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-
-from rissole.ground import files
-from rissole.ground.errors import InputError
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

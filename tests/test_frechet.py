@@ -1,12 +1,12 @@
 """The Frechet distance where it is known, its floor, its limit and its first few dimensions."""
 
+from rissole.ground.errors import InputError
+from rissole.judging.frechet import LEAST, at_infinity, fit_projection, floor, frechet
+
 import numpy as np
 import pytest
 import torch
 import torch_fidelity
-
-from rissole.ground.errors import InputError
-from rissole.judging.frechet import LEAST, at_infinity, fit_projection, floor, frechet
 
 
 def normal(n, seed, mean=0.0, width=6):

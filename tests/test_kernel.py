@@ -1,13 +1,13 @@
 """The kernel distance: unbiased, and with an interval that means something."""
 
+from rissole.ground.errors import InputError
+from rissole.judging import kernel as module
+from rissole.judging.kernel import discrepancy, kernel
+
 import numpy as np
 import pytest
 from torch import from_numpy
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
-
-from rissole.ground.errors import InputError
-from rissole.judging import kernel as module
-from rissole.judging.kernel import discrepancy, kernel
 
 
 def normal(n, seed, mean=0.0, width=6):

@@ -1,14 +1,17 @@
 """Latents on disk and in memory."""
 
 from dataclasses import replace
+from pathlib import Path
+
+import toy
+from rissole.ground import memory
+from rissole.ground.errors import InputError
+from rissole.latent import latents
+from rissole.latent.latents import Latents
 
 import numpy as np
 import pytest
 import torch
-
-from rissole.ground.errors import InputError
-from rissole.latent import latents
-from rissole.latent.latents import Latents
 
 torch.set_num_threads(1)
 
@@ -29,39 +32,76 @@ def some(n=12, side=4, seed=0):
 
 
 def test_what_is_written_is_read_back(tmp_path):
-    wrote = some()
-    latents.write(tmp_path, "train", wrote)
-    read = latents.read(tmp_path, "train")
-    for name in ("ids", "originals", "groups"):
-        assert getattr(read, name).tolist() == getattr(wrote, name).tolist()
-    for name in ("codes", "codebook", "mean", "std"):
-        assert torch.equal(getattr(read, name), getattr(wrote, name))
+    wrote = {"train": some(), "val": some(seed=1)}
+    toy.write_latents(tmp_path, **wrote)
+    for split, of in wrote.items():
+        read = latents.read(tmp_path, split)
+        for name in ("ids", "originals", "groups"):
+            assert getattr(read, name).tolist() == getattr(of, name).tolist()
+        assert torch.equal(read.codes, of.codes)
+        assert torch.equal(read.codebook, wrote["train"].codebook)
 
 
 def test_the_largest_code_survives_two_bytes(tmp_path):
-    wrote = replace(some(), codes=torch.full((12, 4, 4), 65535, dtype=torch.int32))
-    latents.write(tmp_path, "train", wrote)
+    codes = torch.full((12, 4, 4), 65535, dtype=torch.int32)
+    wrote = replace(some(), codes=codes, codebook=torch.randn(65536, 3))
+    toy.write_latents(tmp_path, train=wrote)
     assert (latents.read(tmp_path, "train").codes == 65535).all()
 
 
 def test_equal_latents_make_equal_files(tmp_path):
     for folder in ("a", "b"):
-        latents.write(tmp_path / folder, "train", some())
-    for name in ("train.parquet", "codebook.safetensors"):
+        toy.write_latents(tmp_path / folder, train=some())
+    for name in ("train-00000.parquet", "codebook.safetensors", "manifest.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_codes_of_another_codebook_are_refused(tmp_path):
-    latents.write(tmp_path, "train", some(seed=0))
-    latents.write(tmp_path, "val", some(seed=1))
-    latents.read(tmp_path, "val")
-    with pytest.raises(InputError, match="train.parquet.*another codebook"):
+def test_a_codebook_of_another_run_is_refused(tmp_path):
+    for folder, seed in (("a", 0), ("b", 1)):
+        toy.write_latents(tmp_path / folder, train=some(seed=seed))
+    (tmp_path / "b/codebook.safetensors").replace(tmp_path / "a/codebook.safetensors")
+    with pytest.raises(InputError, match="is not the codebook of .*manifest.json"):
+        latents.read(tmp_path / "a", "train")
+
+
+def test_a_part_of_another_run_is_refused(tmp_path):
+    for folder, seed in (("a", 0), ("b", 1)):
+        toy.write_latents(tmp_path / folder, train=some(seed=seed))
+    (tmp_path / "b/train-00000.parquet").replace(tmp_path / "a/train-00000.parquet")
+    with pytest.raises(InputError, match="train-00000.parquet: is not the file that"):
+        latents.read(tmp_path / "a", "train")
+
+
+def test_a_lost_part_is_named(tmp_path):
+    toy.write_latents(tmp_path, train=some())
+    (tmp_path / "train-00000.parquet").unlink()
+    with pytest.raises(InputError, match="train-00000.parquet does not exist"):
         latents.read(tmp_path, "train")
 
 
-def test_a_missing_split_is_named(tmp_path):
-    with pytest.raises(InputError, match="train.parquet does not exist"):
+def test_latents_that_were_never_merged_are_refused(tmp_path):
+    with pytest.raises(InputError, match="manifest.json does not exist"):
         latents.read(tmp_path, "train")
+
+
+def test_codes_that_do_not_fit_in_memory_are_read_from_disk(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    wrote = some()
+    toy.write_latents(tmp_path, train=wrote)
+    monkeypatch.setattr(memory, "free", lambda: 100)
+    read = latents.read(tmp_path, "train")
+    assert "train codes" in capsys.readouterr().err
+    assert torch.equal(latents.take(read.codes, torch.tensor([[7, 0]])), wrote.codes[[7, 0]][None])
+    mapped = Path("/proc/self/maps").read_text()
+    assert f"{tmp_path}/data/.mapped-" in mapped
+    assert not list(Path("data").iterdir())
+
+
+def test_a_channel_that_never_changes_stays_finite():
+    codebook = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    mean, std = latents.mean_and_std(torch.tensor([1, 3]), codebook)
+    assert mean.tolist() == [2.5, 5.0]
+    assert std.tolist() == [pytest.approx(0.75**0.5), 1.0]
 
 
 def test_z_is_the_codebook_at_each_code():

@@ -1,14 +1,14 @@
 """The terms of the first stage's loss."""
 
-import pytest
-import torch
-import torch.nn.functional as F
-from torch import nn
-
 from rissole.first_stage import losses
 from rissole.first_stage.losses import LPIPS, LiteDistance
 from rissole.ground.errors import InputError
 from rissole.ground.schema import FSQ, VQGAN
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
 
 SETTINGS = VQGAN(
     widths=[8, 16], attention="none", quantiser=FSQ(kind="fsq", levels=[8, 8, 8]), l1=0.5, l2=1.0,

@@ -2,13 +2,13 @@
 
 from math import comb
 
+from rissole.ground.errors import InputError
+from rissole.judging import manifold
+
 import numpy as np
 import pytest
 import torch
 from torch_fidelity.metric_prc import prc_features_to_metric
-
-from rissole.ground.errors import InputError
-from rissole.judging import manifold
 
 
 def normal(n, seed, mean=0.0, width=8):

@@ -2,10 +2,10 @@
 
 from copy import deepcopy
 
+from rissole.results.objections import COLOUR, RECALL, SEAM, objections
+
 import numpy as np
 import pytest
-
-from rissole.results.objections import COLOUR, RECALL, SEAM, objections
 
 REFERENCE = {
     "coherence": {"colour_correlation": 0.7, "collages": 0.02},

@@ -4,12 +4,12 @@ import json
 import math
 import subprocess
 
-import pytest
-import yaml
-
 from committed import ROOT, committed
 from rissole.results import publication
 from rissole.results.claims import Claim
+
+import pytest
+import yaml
 
 NAMES = yaml.safe_load(committed("metrics/published/dvc.yaml"))["stages"]["make_published_tables"][
     "foreach"

@@ -2,11 +2,11 @@
 
 import itertools
 
+from rissole.first_stage.quantiser import FSQ, VectorQuantiser, look_up
+
 import pytest
 import torch
 import torch.nn.functional as F
-
-from rissole.first_stage.quantiser import FSQ, VectorQuantiser, look_up
 
 
 def vq(codes=16, channels=3, decay=0.9, commitment=0.25, restart=0.0) -> VectorQuantiser:

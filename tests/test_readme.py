@@ -3,10 +3,10 @@
 import json
 import re
 
+from committed import ROOT, committed
+
 import pytest
 import yaml
-
-from committed import ROOT, committed
 
 README = (ROOT / "README.md").read_text()
 

@@ -6,14 +6,14 @@ import re
 import subprocess
 from contextlib import chdir
 
+from committed import ROOT, committed
+from rissole.ground import config
+from rissole.results import claims
+
 import pytest
 import yaml
 from dvc.exceptions import ReproductionError
 from dvc.repo import Repo
-
-from committed import ROOT, committed
-from rissole.ground import config
-from rissole.results import claims
 
 
 @pytest.fixture(scope="module")

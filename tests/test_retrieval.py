@@ -6,18 +6,24 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
-import pytest
-import torch
-
-from rissole.ground import schema
+from rissole.ground import memory, schema
 from rissole.ground.errors import InputError
 from rissole.latent.latents import Latents
 from rissole.retrieval import neighbours, search
 
+import numpy as np
+import pytest
+import torch
+
 torch.set_num_threads(1)
 SETTINGS = schema.Index(
-    kind="auto", exact_below=500, tree_above=5000, leaves=None, searched=0.2, reorder=100
+    kind="auto",
+    exact_below=500,
+    tree_above=5000,
+    leaves=None,
+    searched=0.2,
+    reorder=100,
+    part_mb=100,
 )
 scann = pytest.mark.skipif(not search.scann_installed(), reason="ScaNN has no wheel here")
 
@@ -32,8 +38,14 @@ def clustered(n=2000, d=24, clusters=40, seed=0):
     return unit(centres[draw.integers(clusters, size=n)] + 0.3 * draw.normal(size=(n, d)))
 
 
-def build(vectors, folder, kind):
-    search.build(vectors, SETTINGS.model_copy(update={"kind": kind}), folder)
+def build(vectors, folder, kind="auto", blocks=1, **settings):
+    """Build an index over vectors that come in blocks; open it."""
+    settings = SETTINGS.model_copy(update={"kind": kind} | settings)
+    measured = search.build(
+        np.array_split(vectors[:], blocks), vectors.shape, settings, folder, vectors[:50]
+    )
+    assert measured["kind"] in ("exact", "hashed", "tree")
+    assert 0.8 < measured["recall_at_20"] <= 1 or len(vectors) <= 200
     return search.open(folder, vectors)
 
 
@@ -53,24 +65,21 @@ def some(n=60, codes=30, mirrors=False, seed=0):
 
 
 def look_up(database, queries, k, exclude, index=None):
-    vectors, of_queries = (
-        search.query_vectors(part, np.arange(len(part)), "latent", 2)
-        for part in (database, queries)
-    )
+    vectors, of_queries = (search.Vectors(part, "latent", 2) for part in (database, queries))
     index = index(vectors) if index else search.Exact(vectors)
     return neighbours.find(index, database, queries, of_queries, k, exclude)
 
 
 def test_the_first_block_is_the_upper_left_one_at_length_1():
     these = some()
-    found = search.query_vectors(these, np.array([5, 2]), "first_block", 2)
+    found = search.Vectors(these, "first_block", 2)[np.array([5, 2])]
     expected = these.z(torch.tensor([5, 2]))[:, :, :2, :2].reshape(2, -1).numpy()
     assert np.allclose(found, unit(expected), atol=1e-6)
 
 
 def test_the_latent_query_sees_all_blocks():
     these = some()
-    found = search.query_vectors(these, np.array([5, 2]), "latent", 2)
+    found = search.Vectors(these, "latent", 2)[np.array([5, 2])]
     assert np.allclose(found, unit(these.z(torch.tensor([5, 2])).reshape(2, -1).numpy()), atol=1e-6)
 
 
@@ -148,7 +157,7 @@ def test_an_index_built_by_another_process_is_equal_byte_for_byte(tmp_path, kind
     words = [sys.executable, "-c", code, tmp_path / "b" / "latent", kind]
     subprocess.run(words, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=True)
     contents = [
-        {path.name: path.read_bytes() for path in (tmp_path / name / "latent").iterdir()}
+        {path.name: path.read_bytes() for path in (tmp_path / name / "latent").rglob("*.*")}
         for name in ("a", "b")
     ]
     assert contents[0] == contents[1]
@@ -158,15 +167,41 @@ def test_an_index_built_by_another_process_is_equal_byte_for_byte(tmp_path, kind
 @scann
 @pytest.mark.parametrize("rows, kind", [(499, "exact"), (500, "hashed"), (5000, "tree")])
 def test_the_kind_follows_the_number_of_rows(tmp_path, rows, kind):
-    search.build(clustered(n=rows, d=4), SETTINGS, tmp_path / "latent")
+    build(clustered(n=rows, d=4), tmp_path / "latent")
     assert f'"kind": "{kind}"' in (tmp_path / "latent" / "index.json").read_text()
+
+
+@scann
+@pytest.mark.parametrize("kind", ["hashed", "tree"])
+def test_an_index_in_parts_finds_what_exact_search_finds(tmp_path, kind):
+    """Parts of 500 rows, from blocks that end elsewhere."""
+    vectors, queries = clustered(), clustered(seed=0)[:200]
+    index = build(vectors, tmp_path / "latent", kind, blocks=7, part_mb=500 * 24 * 4 / 1e6)
+    assert sorted(index.parts) == [0, 500, 1000, 1500]
+    rows, similarities = index.search(queries, 20)
+    expected, _ = search.Exact(vectors).search(queries, 20)
+    assert (rows[:, :, None] == expected[:, None]).sum() / expected.size > 0.9
+    assert (np.diff(similarities, axis=1) <= 0).all()
+    cosines = np.einsum("qd,qnd->qn", queries, vectors[rows])
+    assert np.allclose(similarities, cosines, atol=1e-5)
+
+
+def test_exact_search_that_does_not_fit_in_memory_finds_the_same(monkeypatch):
+    these = some()
+    held, made = (search.Exact(search.Vectors(these, "latent", 2)) for _ in range(2))
+    queries = search.Vectors(some(seed=1), "latent", 2)[:]
+    expected = held.search(queries, 10)
+    monkeypatch.setattr(memory, "free", lambda: 100)
+    monkeypatch.setattr(search, "BLOCK", 7)
+    found = made.search(queries, 10)
+    assert held._held is not None and made._held is None
+    assert np.array_equal(found[0], expected[0])
+    assert np.allclose(found[1], expected[1], atol=1e-6)
 
 
 def test_exact_search_takes_over_where_scann_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "scann_installed", lambda: False)
-    vectors = clustered(n=600)
-    search.build(vectors, SETTINGS, tmp_path / "latent")
-    assert isinstance(search.open(tmp_path / "latent", vectors), search.Exact)
+    assert isinstance(build(clustered(n=600), tmp_path / "latent"), search.Exact)
 
 
 def test_an_index_asked_for_by_name_needs_scann(tmp_path, monkeypatch):
@@ -242,7 +277,7 @@ def test_a_group_larger_than_what_is_fetched_is_searched_exactly(monkeypatch):
     _, expected = look_up(these, these, 20, "none")
     ids, similarities = look_up(these, these, 20, "group")
     assert (these.groups[these.rows(ids)] != these.groups[:, None]).all()
-    z = search.query_vectors(these, np.arange(60), "latent", 2)
+    z = search.Vectors(these, "latent", 2)[:]
     oracle = np.where(these.groups == these.groups[:, None], -np.inf, z @ z.T)
     assert np.allclose(similarities, -np.sort(-oracle, axis=1)[:, :20], atol=1e-6)
 
@@ -262,6 +297,7 @@ def test_the_outcome_does_not_depend_on_how_queries_are_chunked(monkeypatch):
     these = some()
     whole = look_up(these, these, 10, "self")
     monkeypatch.setattr(search, "CHUNK", 7)
+    monkeypatch.setattr(neighbours, "TOGETHER", 11)
     cut = look_up(these, these, 10, "self")
     assert np.array_equal(whole[0], cut[0])
     assert np.allclose(whole[1], cut[1], atol=1e-6)

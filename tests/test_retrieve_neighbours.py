@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-
 import build_index
 import retrieve_neighbours
+import toy
 from rissole.ground import files
 from rissole.latent import latents
 from rissole.latent.latents import Latents
+
+import numpy as np
+import pytest
+import torch
 
 torch.set_num_threads(1)
 PARAMS = """
@@ -22,7 +23,7 @@ query: first_block
 exclude: self
 queries: {queries}
 index: {{kind: auto, exact_below: {exact_below}, tree_above: 100000, leaves: null, searched: 0.1,
-  reorder: 50}}
+  reorder: 50, part_mb: 256}}
 retrievals:
   main: {{}}
   whole: {{query: latent, k: 3}}
@@ -35,6 +36,7 @@ def folder(tmp_path, monkeypatch):
     """An empty folder with 80 train latents, 40 of them mirrors, and 30 val latents."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
+    splits = {}
     for split, n in (("train", 80), ("val", 30)):
         ids = np.random.default_rng(n).integers(-(2**63), 2**63 - 1, n)
         these = Latents(
@@ -46,7 +48,8 @@ def folder(tmp_path, monkeypatch):
             mean=torch.zeros(3),
             std=torch.ones(3),
         )
-        latents.write(Path("data/latents"), split, these)
+        splits[split] = these
+    toy.write_latents(Path("data/latents"), **splits)
     return tmp_path
 
 

@@ -6,9 +6,9 @@ import sys
 from itertools import product
 from pathlib import Path
 
-import pytest
-
 from rissole.ground import runtime
+
+import pytest
 
 STAGES = Path(__file__).parents[1] / "stages"
 

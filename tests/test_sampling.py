@@ -1,19 +1,19 @@
 """Sampling: exact where the denoiser is exact, and the same image at any batch size."""
 
-import pytest
-import torch
-
 import toy
 from rissole.denoiser import diffusion
 from rissole.denoiser.conditioning import Conditioning
 from rissole.denoiser.denoiser import Denoiser
-from rissole.drawing import sampling
+from rissole.drawing import samplers, sampling
 from rissole.ground import runtime
 from rissole.ground.schema import Sample
 
+import pytest
+import torch
 
-def scheduler(ldm, sampler="ddim", steps=10, limit=3.0):
-    return sampling.scheduler(ldm, Sample(images=2, sampler=sampler, steps=steps, batch=2), limit)
+
+def sampler(ldm, rule="ddim", steps=10, limit=3.0):
+    return samplers.build(ldm, Sample(images=2, sampler=rule, steps=steps, batch=2), limit)
 
 
 @pytest.fixture(autouse=True)
@@ -37,35 +37,47 @@ def ideal(z_train, ldm):
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmsolver++"])
+@pytest.mark.parametrize("rule", ["ddim", "ddpm", "dpmsolver++"])
 @pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
-def test_an_ideal_denoiser_samples_a_training_latent(prediction, sampler, schedule):
+def test_an_ideal_denoiser_samples_a_training_latent(prediction, rule, schedule):
     ldm = toy.ldm(prediction=prediction, timesteps=1000, schedule=schedule)
     z_train = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(1)).clamp(-3, 3)
     generators = [torch.Generator().manual_seed(i) for i in range(8)]
     noise = torch.stack([torch.randn(2, 4, 4, generator=g) for g in generators])
-    z = sampling.denoise(ideal(z_train, ldm), scheduler(ldm, sampler, steps=100), noise, generators)
+    z = samplers.denoise(ideal(z_train, ldm), sampler(ldm, rule, steps=100), noise, generators)
     nearest = (z[:, None] - z_train).flatten(2).norm(dim=2).min(1)
     assert nearest.values.max() < 0.25  # of about 5.7, the length of a latent
     assert nearest.indices.unique().numel() > 1
 
 
-def test_ddim_agrees_with_its_formula():
-    ldm = toy.ldm(timesteps=1000, prediction="epsilon", schedule="linear")
-    signal = diffusion.signal("linear", 1000)
-    z = torch.randn(2, 2, 4, 4)
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("kind", ["DDIM", "DDPM", "DPMSolverMultistep"])
+def test_every_step_is_that_of_diffusers(kind, prediction, schedule):
+    diffusers = pytest.importorskip("diffusers")
+    name = {"DDIM": "ddim", "DDPM": "ddpm", "DPMSolverMultistep": "dpmsolver++"}[kind]
+    ldm = toy.ldm(timesteps=1000, prediction=prediction, schedule=schedule)
+    clamped = {} if name == "dpmsolver++" else {"clip_sample": True, "clip_sample_range": 3.0}
+    theirs = getattr(diffusers, f"{kind}Scheduler")(
+        trained_betas=diffusion.betas(schedule, 1000).numpy(),
+        prediction_type=prediction,
+        timestep_spacing="trailing",
+        **clamped,
+    )
+    theirs.set_timesteps(8)
+    noise = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(4))
 
     def predict(z_t, timestep):
-        return 0.5 * z_t
+        return 0.4 * z_t + 0.1 * (timestep / 1000)
 
-    drawn = sampling.denoise(predict, scheduler(ldm, steps=5, limit=1e6), z, [])
-    times = [999, 799, 599, 399, 199]
-    for t, after in zip(times, [*times[1:], None], strict=True):
-        a, b = signal[t], torch.tensor(1.0) if after is None else signal[after]
-        noise = 0.5 * z
-        clean = (z - (1 - a).sqrt() * noise) / a.sqrt()
-        z = b.sqrt() * clean + (1 - b).sqrt() * noise
-    torch.testing.assert_close(drawn, z, rtol=1e-4, atol=1e-5)
+    def generators():
+        return [torch.Generator().manual_seed(i) for i in range(2)]
+
+    ours = samplers.denoise(predict, sampler(ldm, name, steps=8), noise, generators())
+    z, drawing = noise, generators()
+    for timestep in theirs.timesteps:
+        z = theirs.step(predict(z, int(timestep)), timestep, z, generator=drawing).prev_sample
+    torch.testing.assert_close(ours, z, rtol=1e-3, atol=1e-3)
 
 
 def network(neighbours="stack", **changes):
@@ -76,26 +88,26 @@ def network(neighbours="stack", **changes):
     return denoiser, Conditioning(row, train, normalise=True)
 
 
-def draw(denoiser, conditioning, images, sampler="ddim", seed=0):
+def draw(denoiser, conditioning, images, rule="ddim", seed=0):
     near = None
     if conditioning.row.neighbours != "none":
         near = torch.randint(12, (20, 3), generator=torch.Generator().manual_seed(2))
         near = near[images.start : images.stop]
     ldm = toy.ldm()
     return sampling.sample_latents(
-        denoiser, conditioning, scheduler(ldm, sampler, 4), near, images, seed
+        denoiser, conditioning, sampler(ldm, rule, 4), near, images, seed
     )
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("rule", ["ddim", "ddpm"])
 @pytest.mark.parametrize(
     ("neighbours", "changes"),
     [("stack", {}), ("stack", {"previous": True}), ("set", {"halo": 2}), ("none", {"blocks": 1})],
 )
-def test_an_image_is_the_same_at_any_batch_size(neighbours, changes, sampler):
+def test_an_image_is_the_same_at_any_batch_size(neighbours, changes, rule):
     denoiser, conditioning = network(neighbours, **changes)
-    together = draw(denoiser, conditioning, range(0, 4), sampler)
-    alone = draw(denoiser, conditioning, range(2, 3), sampler)
+    together = draw(denoiser, conditioning, range(0, 4), rule)
+    alone = draw(denoiser, conditioning, range(2, 3), rule)
     torch.testing.assert_close(alone[0], together[2], rtol=1e-3, atol=1e-3)
 
 

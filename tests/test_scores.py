@@ -1,12 +1,12 @@
 """What a set of images scores: right where the answer is known, nothing to be had by copying."""
 
-import numpy as np
-import pytest
-
 from rissole.ground import runtime
 from rissole.ground.errors import InputError
 from rissole.judging import frechet, scores
 from rissole.judging.scores import Features
+
+import numpy as np
+import pytest
 
 LITE1 = "fd_effnet_lite1"
 WIDTH = 80  # above the 64 dimensions of the projection

@@ -2,11 +2,11 @@
 
 import tracemalloc
 
-import numpy as np
-import pytest
-
 from rissole.auditing import seams
 from rissole.ground.errors import InputError
+
+import numpy as np
+import pytest
 
 SIZE, BLOCKS, LAG = 32, 2, 8
 

@@ -2,17 +2,17 @@
 
 from dataclasses import replace
 
-import numpy as np
-import pytest
-import torch
-
 import toy
 from rissole.auditing import sensitivity
 from rissole.denoiser.conditioning import Conditioning
 from rissole.denoiser.denoiser import Denoiser
-from rissole.drawing import sampling
+from rissole.drawing import samplers, sampling
 from rissole.ground import runtime
 from rissole.ground.schema import Sample
+
+import numpy as np
+import pytest
+import torch
 
 K = 4
 
@@ -74,11 +74,11 @@ def test_the_shift_is_that_of_images_drawn_one_by_one():
     made, database, told = network("stack"), toy.latents(60), neighbours(6)
     conditioning = Conditioning(made.row, database, made.ldm.normalise)
     sample = Sample(images=6, sampler="ddim", steps=5, batch=1)
-    scheduler = sampling.scheduler(made.ldm, sample, conditioning.limit)
+    sampler = samplers.build(made.ldm, sample, conditioning.limit)
 
     def draw(image, rows):
         at = range(image, image + 1)
-        return sampling.sample_latents(made, conditioning, scheduler, rows[None], at, seed=1)
+        return sampling.sample_latents(made, conditioning, sampler, rows[None], at, seed=1)
 
     own = [draw(image, told[image]) for image in range(6)]
     turned = [draw(image, told[image].flip(0)) for image in range(6)]

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from rissole.dataset import images, sources
 from rissole.ground.errors import InputError
 from rissole.ground.schema import Data
+
+import numpy as np
+import pytest
+from PIL import Image
 
 
 def data(source, root=None, **settings):

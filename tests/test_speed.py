@@ -2,13 +2,13 @@
 
 import contextlib
 
-import numpy as np
-import pytest
-import torch
-
 from committed import ROOT
 from rissole.ground import config, runtime
 from rissole.speed import measures, timing, worlds
+
+import numpy as np
+import pytest
+import torch
 
 
 @pytest.fixture(scope="module")

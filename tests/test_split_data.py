@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+import split_data
+from rissole.dataset import images
+from rissole.ground.errors import InputError
+
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
-
-import split_data
-from rissole.dataset import images
-from rissole.ground.errors import InputError
 
 
 @pytest.fixture

@@ -4,11 +4,6 @@ import json
 import re
 from copy import deepcopy
 
-import numpy as np
-import pytest
-import torch
-import yaml
-
 import make_tables
 import toy
 from rissole.auditing import audit, coherence
@@ -18,6 +13,11 @@ from rissole.ground.errors import InputError
 from rissole.judging import scores
 from rissole.results import measurements, pages, tables
 from rissole.results.claims import Claim
+
+import numpy as np
+import pytest
+import torch
+import yaml
 
 LITE1 = "fd_effnet_lite1"
 DRAWN = 40

@@ -4,15 +4,15 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pytest
-import torch
-
 import train_vqgan
 from rissole.first_stage import training, vqgan
 from rissole.ground import files
 from rissole.ground.schema import FSQ, VQ, VQGAN
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
 
 CPU = torch.device("cpu")
 

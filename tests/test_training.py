@@ -2,15 +2,15 @@
 
 import copy
 
-import pytest
-import torch
-
 import toy
 from rissole.denoiser import diffusion, training
 from rissole.denoiser.conditioning import Conditioning
 from rissole.denoiser.denoiser import Denoiser
 from rissole.denoiser.training import Images
-from rissole.ground import runtime
+from rissole.ground import descent, runtime
+
+import pytest
+import torch
 
 
 def build(row, ldm, k=3, images=12):
@@ -25,9 +25,9 @@ def build(row, ldm, k=3, images=12):
 
 def run(row, ldm, seed=0):
     network, conditioning, images = build(row, ldm)
-    averaged = training.averaging(network, ldm.average)
-    done = list(training.train(network, averaged, conditioning, ldm, seed, images, images))
-    return network, averaged.module, done
+    learner = training.Learner(network)
+    done = list(training.train(learner, conditioning, ldm, seed, images, images))
+    return network, learner.averaged, done
 
 
 class Exact(torch.nn.Module):
@@ -132,15 +132,15 @@ def test_a_decay_of_zero_keeps_the_weights_themselves():
 
 
 def test_the_moving_average_follows_its_formula():
-    network = torch.nn.Linear(1, 1, bias=False)
-    expected = network.weight.item()
-    averaged = training.averaging(network, 0.5)
-    for taken, weight in enumerate([1.0, 5.0, -2.0, 3.0, 8.0, 1.0, 4.0, 0.0, 2.0, 7.0, 9.0]):
-        network.weight.data.fill_(weight)
-        averaged.update_parameters(network)
+    learner = training.Learner(torch.nn.Linear(1, 1, bias=False))
+    ldm, expected = toy.ldm(average=0.5, steps=11, learning_rate=0.3), None
+    for taken in range(11):
+        learner.learn(learner.network(torch.ones(1, 1)).sum(), ldm)
+        weight = learner.network.weight.item()
         decay = 0.0 if taken == 0 else min(0.5, (1 + taken) / (10 + taken))
-        expected = decay * expected + (1 - decay) * weight
-    assert averaged.module.weight.item() == pytest.approx(expected, rel=1e-5)
+        expected = weight if taken == 0 else decay * expected + (1 - decay) * weight
+    assert learner.averaged.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert learner.averaged.weight.item() != pytest.approx(weight, abs=1e-3)
 
 
 def test_validation_is_taken_as_often_as_asked_and_repeats():
@@ -152,7 +152,7 @@ def test_validation_is_taken_as_often_as_asked_and_repeats():
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_two_percent():
-    rates = [runtime.learning_rate(s, 100, 1.0, 10, 0.5) for s in range(100)]
+    rates = [descent.learning_rate(s, 100, 1.0, 10, 0.5) for s in range(100)]
     assert rates[0] == pytest.approx(1 / 11)
     assert rates[10:50] == [1.0] * 40
     assert rates[75] == pytest.approx(0.5)

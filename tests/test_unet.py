@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import pytest
-import torch
-
 import toy
 from rissole.denoiser.denoiser import Denoiser
 from rissole.denoiser.unet import UNet
 from rissole.ground import config
+
+import pytest
+import torch
 
 RELEASED = {
     ("celeba_released", 10, 20, "rissole"): 49_227_786,

@@ -1,11 +1,11 @@
 """The first stage as a network: released sizes, consistent ways to and fro, a faithful file."""
 
-import pytest
-import torch
-
 from rissole.first_stage import vqgan
 from rissole.first_stage.quantiser import look_up
 from rissole.ground.schema import FSQ, VQ, VQGAN
+
+import pytest
+import torch
 
 TRAINING = {
     "l1": 0.5, "l2": 1.0, "perceptual": "none", "perceptual_weight": 0.0, "perceptual_share": 0.5,

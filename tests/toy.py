@@ -1,10 +1,13 @@
 """Small made-up latents and settings that several test files build on."""
 
-import numpy as np
-import torch
+from pathlib import Path
 
 from rissole.ground.schema import LDM, Variant
+from rissole.latent import latents as latents_on_disk
 from rissole.latent.latents import Latents
+
+import numpy as np
+import torch
 
 CODEBOOK = torch.cartesian_prod(*[torch.tensor([-1.0, -0.3, 0.4, 1.1])] * 2)  # 16 codes, 2 channels
 
@@ -41,6 +44,15 @@ def row(neighbours: str = "none", **changes) -> Variant:
     """A row of the table with 2 x 2 blocks."""
     context = "latents" if neighbours == "none" else "neighbours/main"
     return Variant(**({"context": context, "neighbours": neighbours, "blocks": 2} | changes))
+
+
+def write_latents(folder: Path, **splits: Latents) -> None:
+    """Write splits as one file of codes each, with the manifest."""
+    for split, of in splits.items():
+        path = folder / f"{split}-00000.parquet"
+        latents_on_disk.write_part(path, of.ids, of.originals, of.groups, of.codes)
+    names = {split: [f"{split}-00000"] for split in splits}
+    latents_on_disk.merge(folder, names, next(iter(splits.values())).codebook)
 
 
 def latents(images: int = 12, side: int = 8, seed: int = 0) -> Latents:

@@ -1,6 +1,6 @@
 """RISSOLE, block by block. A package here imports those above it in this list, and no other.
 
-- `ground`: settings, files, errors, the device; what every stage stands on.
+- `ground`: settings, files, errors, processes, descent; what every stage stands on.
 - `dataset`: where images come from; decoding, cropping, shards.
 - `pretrained`: networks that others trained.
 - `first_stage`: the VQ-GAN and its training.
@@ -16,3 +16,7 @@
 Letters of tensor shapes: b images, n blocks of an image in reading order, k neighbours, c latent
 channels, h w sides of a latent or of a block, d width of a feature or query vector.
 """
+
+from rissole.ground import command
+
+command.answer_help()

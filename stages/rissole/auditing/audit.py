@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from rissole.auditing import copies
 from rissole.auditing.copies import Drawn, Found
 from rissole.ground import files
 from rissole.latent.latents import Latents, number, read_neighbours
+
+import numpy as np
+import torch
+from torch import Tensor
 
 TOLERATED = 0.1  # own-query rate above its null: held-out images match a query only roughly
 PASTED = 0.4  # chance, of 0.5 for held-out images, below which neighbours are pasted

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from rissole.auditing import seams
 from rissole.auditing.distances import nearest
 from rissole.ground import files, runtime
 from rissole.ground.errors import InputError
 from rissole.latent import blocks as grid
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 STEPS, BATCH = 300, 128
 DONORS = 12  # nearest neighbours that half of the collages take their blocks from

@@ -7,12 +7,12 @@ measures are broken.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from rissole.auditing import coherence
 from rissole.ground import runtime
 from rissole.latent import blocks as grid
+
+import torch
+from torch import Tensor
 
 # By control, the objections that it must raise at least; true images must raise none.
 MUST_RAISE = {

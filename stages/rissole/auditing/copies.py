@@ -7,13 +7,13 @@ copies.
 
 from dataclasses import dataclass
 
+from rissole.auditing.distances import nearest
+from rissole.latent import blocks as grid
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from rissole.auditing.distances import nearest
-from rissole.latent import blocks as grid
 
 CALIBRATION = 50  # nearest neighbours whose mean distance a distance is measured in
 QUANTILE = 0.01  # of the held-out images, which a calibrated distance flags by chance

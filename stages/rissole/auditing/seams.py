@@ -6,9 +6,9 @@ everywhere either (a face has its nose on the middle seam), so `seams` divides b
 A copied image has no seam: these figures never stand alone.
 """
 
-import numpy as np
-
 from rissole.ground.errors import InputError
+
+import numpy as np
 
 CHUNK = 2**18  # values of images held at once: 1 MiB, and a few times that for their differences
 

@@ -3,14 +3,14 @@
 import math
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from rissole.denoiser.conditioning import Conditioning
 from rissole.denoiser.denoiser import Denoiser
-from rissole.drawing import sampling
+from rissole.drawing import samplers, sampling
 from rissole.ground.schema import Sample
 from rissole.latent.latents import Latents
+
+import torch
+from torch import Tensor
 
 IMAGES, STEPS = 64, 20
 
@@ -36,13 +36,13 @@ def measure(network: Denoiser, database: Latents, neighbours: Tensor) -> dict[st
     conditioning = Conditioning(network.row, database, network.ldm.normalise)
     steps = math.gcd(STEPS, network.ldm.timesteps)
     sample = Sample(images=IMAGES, sampler="ddim", steps=steps, batch=IMAGES)
-    scheduler = sampling.scheduler(network.ldm, sample, conditioning.limit)
+    sampler = samplers.build(network.ldm, sample, conditioning.limit)
     told = neighbours[:IMAGES]
 
     def draw(rows: Tensor) -> Tensor:
         images = range(len(rows))
         seed = network.row.seed
-        z = sampling.sample_latents(network, conditioning, scheduler, rows, images, seed)
+        z = sampling.sample_latents(network, conditioning, sampler, rows, images, seed)
         return z.flatten(1)
 
     own = draw(told)

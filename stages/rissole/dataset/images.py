@@ -14,14 +14,14 @@ from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 
+from rissole.dataset.sources import Record
+from rissole.ground import files, memory
+from rissole.ground.errors import InputError
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-from rissole.dataset.sources import Record
-from rissole.ground import files
-from rissole.ground.errors import InputError
 
 SPLITS = ("train", "val")
 LARGEST_GRID = 200_000  # bytes: what a picture in git may weigh
@@ -177,27 +177,31 @@ class _Shard:
 
 def read_shards(folder: Path, split: str, pictures: bool = True) -> Iterator[ImageSet]:
     """The images of a split, one file at a time; `pictures=False` leaves the pixels on disk."""
-    columns = ["id", "label", "group", *(["image"] if pictures else [])]
-    for path in _shards(folder, split):
-        table = files.read_table(path, columns)
-        size = int(table.schema.metadata[b"size"]) if pictures else 0
-        yield ImageSet(
-            table["id"].to_numpy(),
-            table["label"].to_pylist(),
-            table["group"].to_pylist(),
-            files.bytes_array(table["image"], np.uint8, (size, size, 3))
-            if pictures
-            else np.empty((len(table), 0, 0, 3), np.uint8),
-        )
+    for path in shards(folder, split):
+        yield read_shard(path, pictures)
+
+
+def read_shard(path: Path, pictures: bool = True) -> ImageSet:
+    """The images of one file."""
+    table = files.read_table(path, ["id", "label", "group", *(["image"] if pictures else [])])
+    size = int(table.schema.metadata[b"size"]) if pictures else 0
+    return ImageSet(
+        table["id"].to_numpy(),
+        table["label"].to_pylist(),
+        table["group"].to_pylist(),
+        files.bytes_array(table["image"], np.uint8, (size, size, 3))
+        if pictures
+        else np.empty((len(table), 0, 0, 3), np.uint8),
+    )
 
 
 def read_split(folder: Path, split: str, pictures: bool = True) -> ImageSet:
-    """All images of a split in memory; see `read_shards` for one file at a time."""
-    rows = sum(pq.read_metadata(path).num_rows for path in _shards(folder, split))
+    """All images of a split, the pixels in memory where they fit (`memory.array`)."""
+    rows = sum(pq.read_metadata(path).num_rows for path in shards(folder, split))
     ids, labels, groups, images, start = np.empty(rows, np.int64), [], [], None, 0
     for part in read_shards(folder, split, pictures):
         if images is None:
-            images = np.empty((rows, *part.images.shape[1:]), np.uint8)
+            images = memory.array((rows, *part.images.shape[1:]), np.uint8, f"{split} images")
         stop = start + len(part.ids)
         ids[start:stop], images[start:stop] = part.ids, part.images
         labels += part.labels
@@ -260,7 +264,8 @@ def _png(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
-def _shards(folder: Path, split: str) -> list[Path]:
+def shards(folder: Path, split: str) -> list[Path]:
+    """The files of a split, in order. Raises InputError where there is none."""
     paths = sorted(folder.glob(f"{split}-*.parquet"))
     if not paths:
         raise InputError(f"{folder} holds no {split} images; `dvc repro` makes what a stage needs")

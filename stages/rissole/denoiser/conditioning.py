@@ -7,14 +7,14 @@ is the data's side: it gathers, from codes and neighbour ids in memory, what the
 
 from dataclasses import dataclass
 
+from rissole.ground.schema import LDM, Variant
+from rissole.latent import blocks
+from rissole.latent.latents import Latents, take
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-
-from rissole.ground.schema import LDM, Variant
-from rissole.latent import blocks
-from rissole.latent.latents import Latents
 
 TOKEN_SIDE = 4  # of the thumbnail of a neighbour that its token is made of
 
@@ -82,14 +82,15 @@ class Stem(nn.Module):
             return Context(None, None)
         maps = [] if told.neighbours is None else [told.neighbours.flatten(1, 2)]
         maps += [] if told.previous is None else [told.previous]
-        return Context(self.stack(torch.cat(maps, 1)), None)
+        stacked = torch.cat(maps, 1).contiguous(memory_format=torch.channels_last)
+        return Context(self.stack(stacked), None)
 
     def forward(self, z_t: Tensor, context: Context) -> Tensor:
         """Map noisy blocks (b, c, h, w), their rim included, to (b, d, h', w') without it."""
-        u = self.noisy(z_t)
+        u = self.noisy(z_t.contiguous(memory_format=torch.channels_last))
         u = u if context.maps is None else u + context.maps
         # The released code rebuilds this norm in each call: its scale and shift are never trained.
-        return F.layer_norm(u, u.shape[1:])
+        return F.group_norm(u, 1)
 
 
 class _Pool(nn.Module):
@@ -128,6 +129,11 @@ class Conditioning:
         """Latents (..., c, h, w) of codes (..., h, w)."""
         return F.embedding(codes.int(), self.table).movedim(-1, -3)
 
+    def noise(self, images: int) -> Tensor:
+        """Noise for latents of some images, (b, c, H, W), in memory as `latents` are."""
+        shape = (images, *self.database.shape[1:], self.table.shape[1])
+        return torch.randn(shape, device=self.table.device).movedim(-1, 1)
+
     def raw(self, z: Tensor) -> Tensor:
         """Latents (..., c, h, w) as the first stage knows them."""
         return (z.movedim(-3, -1) * self.std + self.mean).movedim(-1, -3)
@@ -157,7 +163,8 @@ class Conditioning:
         """
         told_neighbours = previous = position = None
         if self.row.neighbours != "none":
-            each = blocks.cut(self.latents(self.database[neighbours]), self.row.blocks)
+            near = self.latents(take(self.database, neighbours))
+            each = blocks.cut(near, self.row.blocks)
             told_neighbours = rearrange(each, "b k n c h w -> (b n) k c h w")
         if self.row.previous:
             z_blocks = blocks.cut(z, self.row.blocks)

@@ -49,3 +49,20 @@ def target(prediction: str, z: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
     if prediction == "sample":
         return z
     return signal.sqrt() * noise - (1 - signal).sqrt() * z
+
+
+def parts(prediction: str, predicted: Tensor, z_t: Tensor, signal: float) -> tuple[Tensor, Tensor]:
+    """The clean latents and the noise that a prediction takes z_t for: `target` turned round.
+
+    Args:
+        prediction: as `target` names it.
+        predicted: by the network, shaped like z_t.
+        z_t: noisy latents.
+        signal: share of it, one for all.
+    """
+    kept, lost = signal**0.5, (1 - signal) ** 0.5
+    if prediction == "epsilon":
+        return (z_t - lost * predicted) / kept, predicted
+    if prediction == "sample":
+        return predicted, (z_t - kept * predicted) / lost
+    return kept * z_t - lost * predicted, kept * predicted + lost * z_t

@@ -1,20 +1,22 @@
 """The training loop of the block denoiser: nothing but the U-Net step is in it (section 4.1.3)."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from rissole.denoiser import diffusion
 from rissole.denoiser.conditioning import Conditioning
 from rissole.denoiser.denoiser import Denoiser
-from rissole.ground import runtime
+from rissole.ground import processes, runtime
+from rissole.ground.descent import Descent, flatten, learning_rate
+from rissole.ground.errors import InputError
 from rissole.ground.schema import LDM
+from rissole.latent.latents import take
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def block_loss(
     """The mean squared error over all blocks of a batch of images (equation 2, mean for sum).
 
     All blocks go through the U-Net as one batch. Draws noise and timesteps from torch's global
-    generator.
+    generator, for the whole batch; where several processes share it, the loss is that of a share.
 
     Args:
         denoiser: the network of one block.
@@ -50,15 +52,17 @@ def block_loss(
         rows: of the images, int64 (b).
     """
     b, n, device = len(rows), conditioning.blocks, rows.device
-    z = conditioning.latents(images.codes[rows])  # b c H W
     drawn = {"block": (b, n), "image": (b, 1), "batch": (1, n)}[ldm.share_timestep]
     timestep = torch.randint(ldm.timesteps, drawn, device=device).expand(b, n)
+    noise = conditioning.noise(b)
+    rows, timestep, noise = (processes.share(of) for of in (rows, timestep, noise))
+
+    z = conditioning.latents(take(images.codes, rows))  # b c H W
     signal = diffusion.signal(ldm.schedule, ldm.timesteps, device)[timestep]
     signal = conditioning.spread(signal, z)  # b 1 H W
-    noise = torch.randn_like(z)
     z_t = diffusion.noised(z, noise, signal)
     neighbours = None if images.neighbours is None else images.neighbours[rows]
-    told = conditioning.told(neighbours, z, b)
+    told = conditioning.told(neighbours, z, len(rows))
     with runtime.autocast(device):
         context = denoiser.stem.context(told)
         predicted = denoiser(
@@ -68,63 +72,92 @@ def block_loss(
     return F.mse_loss(predicted.float(), conditioning.cut(target))
 
 
+class Learner:
+    """A denoiser in training, its moving average, and its way down.
+
+    Args:
+        network: of one block, on its device.
+    """
+
+    def __init__(self, network: Denoiser):
+        self.averaged = copy.deepcopy(network).eval().requires_grad_(False)
+        self.network, self.descent = network, Descent(network)
+        self.averages = flatten(self.averaged)
+        self.step, self.best_step = 0, 0
+        self.best, self.best_validation = self.averages.clone(), float("inf")
+
+    def learn(self, loss: Tensor, ldm: LDM) -> None:
+        """One step down a loss; the decay of the average rises to `ldm.average` as they add up."""
+        rate = learning_rate(self.step, ldm.steps, ldm.learning_rate, ldm.warm_up, ldm.decay_from)
+        self.descent.step(loss, rate, ldm.clip)
+        decay = min(ldm.average, (1 + self.step) / (10 + self.step)) if self.step else 0.0
+        self.averages.lerp_(self.descent.weights.data, 1 - decay)
+        self.step += 1
+
+    def judge(self, validation: float) -> None:
+        """Keep the averaged weights of this step if their validation loss is the lowest so far."""
+        if validation < self.best_validation:
+            self.best.copy_(self.averages)
+            self.best_step, self.best_validation = self.step, validation
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What it takes to go on from here: tensors and numbers."""
+        tensors = self.descent.state() | {"averages": self.averages, "best": self.best}
+        numbers = {name: getattr(self, name) for name in ("step", "best_step", "best_validation")}
+        return tensors, numbers
+
+    def load(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
+        """Go on from a `state`."""
+        self.averages.copy_(tensors.pop("averages"))
+        self.best.copy_(tensors.pop("best"))
+        self.descent.load(tensors)
+        for name, number in numbers.items():
+            setattr(self, name, number)
+
+
 def train(
-    denoiser: Denoiser,
-    averaged: AveragedModel,
+    learner: Learner,
     conditioning: Conditioning,
     ldm: LDM,
     seed: int,
     train: Images,
     val: Images,
 ) -> Iterator[Progress]:
-    """Train `denoiser` in place, and `averaged` with it; yield after each step.
+    """Train from where the learner stands; yield after each step.
 
-    Order, noise, timesteps and dropout are functions of (seed, step). The validation loss is that
-    of the averaged weights, at fixed timesteps and noise, over at most 256 val images.
+    Order, noise, timesteps and dropout are functions of (seed, step). Several processes draw the
+    whole batch alike and learn from a share of it each. The validation loss is that of the
+    averaged weights, at fixed timesteps and noise, over at most 256 val images.
 
     Args:
-        denoiser: trained in place.
-        averaged: its moving average (`averaging`).
+        learner: trained in place.
         conditioning: gathers latents and what is told of their blocks.
-        ldm: the settings of the row.
+        ldm: section `ldm`.
         seed: of the run.
         train: images to learn from.
         val: images to validate on.
+
+    Raises:
+        InputError: the batch cannot be shared out evenly.
     """
-    optimiser = torch.optim.Adam(denoiser.parameters(), fused=True)
-    device = train.codes.device
+    if ldm.batch % processes.count():
+        raise InputError(
+            f"params.yaml: ldm.batch is {ldm.batch}: {processes.count()} processes cannot share it"
+            " evenly; change either"
+        )
+    device = conditioning.table.device
     validated = {round(ldm.steps * (i + 1) / ldm.validations) for i in range(ldm.validations)}
-    for step in range(ldm.steps):
+    learner.network.train()
+    for step in range(learner.step, ldm.steps):
         rows = _batch(step, len(train.codes), ldm.batch, seed).to(device)
-        for group in optimiser.param_groups:
-            group["lr"] = runtime.learning_rate(
-                step, ldm.steps, ldm.learning_rate, ldm.warm_up, ldm.decay_from
-            )
         torch.manual_seed(runtime.seeded(seed, step))
-        denoiser.train()
-        loss = block_loss(denoiser, conditioning, ldm, train, rows)
-        optimiser.zero_grad()
-        loss.backward()
-        if ldm.clip is not None:
-            torch.nn.utils.clip_grad_norm_(denoiser.parameters(), ldm.clip)
-        optimiser.step()
-        averaged.update_parameters(denoiser)
+        loss = block_loss(learner.network, conditioning, ldm, train, rows)
+        learner.learn(loss, ldm)
         validation = None
         if step + 1 in validated:
-            validation = _validate(averaged.module, conditioning, ldm, val, seed)
-        yield Progress(step + 1, loss.detach(), validation)
-
-
-def averaging(denoiser: Denoiser, decay: float) -> AveragedModel:
-    """A moving average of the weights; its decay rises to `decay` as steps are taken."""
-
-    steps = count(1)  # the tensor that torch counts with would have to come back from the device
-
-    def mix(averages: list[Tensor], weights: list[Tensor], _: Tensor) -> None:
-        taken = next(steps)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + taken) / (10 + taken)))
-
-    return AveragedModel(denoiser, multi_avg_fn=mix)
+            validation = _validate(learner.averaged, conditioning, ldm, val, seed)
+            learner.judge(validation)
+        yield Progress(step + 1, processes.mean_(loss.detach()), validation)
 
 
 def _batch(step: int, images: int, batch: int, seed: int) -> Tensor:
@@ -147,11 +180,11 @@ def _order(epoch: int, images: int, seed: int) -> Tensor:
 def _validate(
     denoiser: Denoiser, conditioning: Conditioning, ldm: LDM, val: Images, seed: int
 ) -> float:
-    denoiser.eval()
     torch.manual_seed(runtime.seeded(seed))
-    losses, counts = [], []
-    chosen = torch.from_numpy(runtime.evenly(len(val.codes), 256)).to(val.codes.device)
+    chosen = torch.from_numpy(runtime.evenly(len(val.codes), 256)).to(conditioning.table.device)
+    total = torch.zeros((), dtype=torch.float64, device=chosen.device)
     for rows in chosen.split(ldm.batch):
-        losses.append(block_loss(denoiser, conditioning, ldm, val, rows).item())
-        counts.append(len(rows))
-    return sum(x * n for x, n in zip(losses, counts, strict=True)) / sum(counts)
+        mine = len(processes.share(rows))
+        if mine:
+            total += mine * block_loss(denoiser, conditioning, ldm, val, rows)
+    return processes.sum_(total).item() / len(chosen)

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from rissole.dataset import images
 from rissole.denoiser import denoiser
 from rissole.denoiser.conditioning import Conditioning
-from rissole.drawing import sampling
+from rissole.drawing import samplers, sampling
 from rissole.first_stage import vqgan
 from rissole.ground import files, schema
 from rissole.ground.errors import InputError
 from rissole.latent import latents
 from rissole.latent.latents import read_neighbours
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 LATENTS, VQGAN = Path("data/latents"), Path("data/vqgan/vqgan.safetensors")
 
@@ -63,9 +63,9 @@ class Drawing:
         """
         told = self.neighbours
         if told is not None:
-            told = told[batch.start : batch.stop].to(self.database.codes.device)
+            told = told[batch.start : batch.stop].to(self.conditioning.table.device)
         z = sampling.sample_latents(
-            self.network, self.conditioning, self._scheduler(), told, batch, self.seed
+            self.network, self.conditioning, self._sampler(), told, batch, self.seed
         )
         with torch.inference_mode():
             codes = self.first_stage.snap(self.conditioning.raw(z))
@@ -74,8 +74,8 @@ class Drawing:
             )
         return images.to_uint8(decoded), codes.cpu().numpy().astype(np.uint16)
 
-    def _scheduler(self):
-        return sampling.scheduler(self.network.ldm, self.sample, self.conditioning.limit)
+    def _sampler(self) -> samplers.Sampler:
+        return samplers.build(self.network.ldm, self.sample, self.conditioning.limit)
 
 
 def read(row: schema.Row, sample: schema.Sample, device: torch.device) -> Drawing:

@@ -1,71 +1,21 @@
-"""From noise to latents: all blocks of all images together, with a scheduler from diffusers."""
+"""Latents of images: all blocks of all of them denoised together."""
 
-from collections.abc import Callable
+from rissole.denoiser.conditioning import Conditioning, Told
+from rissole.denoiser.denoiser import Denoiser
+from rissole.drawing import samplers
+from rissole.drawing.samplers import Sampler
+from rissole.ground import runtime
+from rissole.latent import blocks
 
 import torch
 from torch import Tensor
-
-from rissole.denoiser import diffusion
-from rissole.denoiser.conditioning import Conditioning, Told
-from rissole.denoiser.denoiser import Denoiser
-from rissole.ground import runtime
-from rissole.ground.schema import LDM, Sample
-from rissole.latent import blocks
-
-
-def scheduler(ldm: LDM, sample: Sample, limit: float):
-    """The sampler's scheduler from diffusers, on the schedule that the denoiser was trained with.
-
-    Args:
-        ldm: schedule and prediction type.
-        sample: sampler and steps.
-        limit: predicted clean latents are clamped to -limit..limit (not by dpmsolver++); without
-            it, few steps of noise prediction are at the mercy of a division by almost nothing.
-    """
-    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-
-    common = {
-        "num_train_timesteps": ldm.timesteps,
-        "trained_betas": diffusion.betas(ldm.schedule, ldm.timesteps).numpy(),
-        "prediction_type": ldm.prediction,
-        "timestep_spacing": "trailing",
-    }
-    clamped = {"clip_sample": True, "clip_sample_range": limit}
-    if sample.sampler == "dpmsolver++":
-        chosen = DPMSolverMultistepScheduler(**common)
-    elif sample.sampler == "ddim":
-        chosen = DDIMScheduler(**common, **clamped)
-    else:
-        chosen = DDPMScheduler(**common, **clamped)
-    chosen.set_timesteps(sample.steps)
-    return chosen
-
-
-def denoise(
-    predict: Callable[[Tensor, Tensor], Tensor],
-    scheduler,
-    z: Tensor,
-    generators: list[torch.Generator],
-) -> Tensor:
-    """Run a scheduler from noise to clean latents.
-
-    Args:
-        predict: (z_t, timestep) -> what the schedule's prediction type names, shaped like z_t.
-        scheduler: from diffusers, its timesteps set.
-        z: noise (b, ...).
-        generators: b of them, for samplers that add noise on the way.
-    """
-    scheduler.set_timesteps(len(scheduler.timesteps))
-    for timestep in scheduler.timesteps:
-        z = scheduler.step(predict(z, timestep), timestep, z, generator=generators).prev_sample
-    return z
 
 
 @torch.inference_mode()
 def sample_latents(
     denoiser: Denoiser,
     conditioning: Conditioning,
-    scheduler,
+    sampler: Sampler,
     neighbours: Tensor | None,
     images: range,
     seed: int,
@@ -79,7 +29,7 @@ def sample_latents(
     Args:
         denoiser: in evaluation mode.
         conditioning: of the row.
-        scheduler: from diffusers (`scheduler`).
+        sampler: what `samplers.build` made.
         neighbours: rows of each image's neighbours in the database, (b, k), where it retrieves.
         images: numbers of the images, b of them.
         seed: of the row.
@@ -99,16 +49,16 @@ def sample_latents(
         with runtime.autocast(device):
             context = denoiser.stem.context(told)
 
-        def predict(z_t: Tensor, timestep: Tensor, told=told, context=context) -> Tensor:
+        def predict(z_t: Tensor, timestep: int, told=told, context=context) -> Tensor:
             if row.halo:
                 whole = blocks.join(z_t.unflatten(0, (b, n)), row.blocks)
                 z_t = conditioning.cut_noisy(whole)
-            steps = timestep.to(device).expand(len(z_t))
+            steps = torch.full((len(z_t),), timestep, device=device)
             with runtime.autocast(device):
                 return denoiser(z_t, steps, context, told.position).float()
 
         chosen = [gs[j] for gs in generators for j in some]
-        clean = denoise(predict, scheduler, z[:, some].flatten(0, 1), chosen)
+        clean = samplers.denoise(predict, sampler, z[:, some].flatten(0, 1), chosen)
         z[:, some] = clean.unflatten(0, (b, len(some)))
     return blocks.join(z, row.blocks)
 

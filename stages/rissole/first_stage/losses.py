@@ -5,13 +5,13 @@ Images are (b, 3, H, W) of range -1..1; every term is a mean over the images.
 
 from pathlib import Path
 
+from rissole.ground import processes, schema
+from rissole.ground.errors import InputError
+from rissole.pretrained import efficientnet
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from rissole.ground import schema
-from rissole.ground.errors import InputError
-from rissole.pretrained import efficientnet
 
 VGG16 = "vgg16-397923af.pth"
 
@@ -125,7 +125,10 @@ def adaptive_weight(loss: Tensor, adversarial: Tensor, last: Tensor, weight: flo
     et al. 2021). Both terms come in unweighted: a weight inside the ratio would cancel out, as it
     did in the released code. Uncapped, the weight blows up when the term is switched on.
     """
-    own, other = (torch.autograd.grad(t, last, retain_graph=True)[0] for t in (loss, adversarial))
+    own, other = (
+        processes.mean_(torch.autograd.grad(term, last, retain_graph=True)[0])
+        for term in (loss, adversarial)
+    )
     return (weight * own.norm() / (other.norm() + 1e-6)).clamp(max=cap).detach()
 
 

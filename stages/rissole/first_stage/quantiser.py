@@ -6,12 +6,12 @@ come from elsewhere. They compute in float32, whatever precision surrounds them.
 
 import math
 
+from rissole.ground import processes, schema
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-
-from rissole.ground import schema
 
 
 def build(settings: schema.FSQ | schema.VQ) -> nn.Module:
@@ -51,14 +51,12 @@ class VectorQuantiser(nn.Module):
             codes int64 (b, h, w), and the commitment loss.
         """
         z = z.float()
-        if self.training:
-            vectors = rearrange(z.detach(), "b c h w -> (b h w) c")
-            if not self.counts.any():
-                self._start(vectors)
+        if self.training and not self.counts.any():
+            self._start(z.detach())
         codes = self.snap(z.detach())
         z_q = look_up(self.codebook, codes)
         if self.training:
-            self._update(vectors, codes.flatten())
+            self._update(z.detach(), codes.flatten())
         return z + (z_q - z).detach(), codes, self.commitment * F.mse_loss(z, z_q.detach())
 
     def snap(self, z: Tensor) -> Tensor:
@@ -68,23 +66,25 @@ class VectorQuantiser(nn.Module):
             scores = vectors @ self.codebook.T - self.codebook.square().sum(1) / 2
         return scores.argmax(-1)
 
-    def _start(self, vectors: Tensor) -> None:
+    def _start(self, z: Tensor) -> None:
+        vectors = _vectors(processes.joined(z))
         even = len(vectors) / len(self.codebook)
         self.codebook.copy_(_draw(vectors, len(self.codebook)))
         self.counts.fill_(even)
         self.sums.copy_(self.codebook * even)
 
-    def _update(self, vectors: Tensor, codes: Tensor) -> None:
-        counts = torch.bincount(codes, minlength=len(self.codebook)).float()
-        sums = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
+    def _update(self, z: Tensor, codes: Tensor) -> None:
+        counts = processes.sum_(torch.bincount(codes, minlength=len(self.codebook)).float())
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, _vectors(z))
+        sums = processes.sum_(sums)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         used = counts > 0
         self.codebook[used] = self.sums[used] / self.counts[used, None]
-        even = len(vectors) / len(self.codebook)
+        even = len(codes) * processes.count() / len(self.codebook)
         dead = self.counts < self.restart * even
         if dead.any():
-            self.codebook[dead] = _draw(vectors, int(dead.sum()))
+            self.codebook[dead] = _draw(_vectors(processes.joined(z)), int(dead.sum()))
             self.counts[dead] = even
             self.sums[dead] = self.codebook[dead] * even
 
@@ -138,6 +138,10 @@ class FSQ(nn.Module):
 def look_up(codebook: Tensor, codes: Tensor) -> Tensor:
     """Latents (b, C, h, w) of codes (b, h, w) from a codebook (K, C)."""
     return rearrange(F.embedding(codes, codebook), "b h w c -> b c h w")
+
+
+def _vectors(z: Tensor) -> Tensor:
+    return rearrange(z, "b c h w -> (b h w) c")
 
 
 def _draw(vectors: Tensor, number: int) -> Tensor:

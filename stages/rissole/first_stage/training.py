@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 
+from rissole.dataset import images
+from rissole.first_stage import losses
+from rissole.first_stage.vqgan import VQGAN
+from rissole.ground import processes, runtime, schema
+from rissole.ground.descent import Descent, learning_rate
+from rissole.ground.errors import InputError
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rissole.dataset import images
-from rissole.first_stage import losses
-from rissole.first_stage.vqgan import VQGAN
-from rissole.ground import runtime, schema
-
 Terms = dict[str, Tensor]
+BETAS = (0.9, 0.99)  # of Adam
 
 
 def train(
@@ -20,20 +23,29 @@ def train(
     """Train a first stage on images, uint8 (n, h, w, 3); yield it with its terms at each step.
 
     The discriminator, where there is one, first trains alone, so that what the decoder is told
-    comes from one that has seen something.
+    comes from one that has seen something. Several processes learn from a share of the batch each;
+    the discriminator's batch norms alone know only their share.
+
+    Raises:
+        InputError: the batch cannot be shared out evenly.
     """
     torch.manual_seed(runtime.seeded(seed))
     model = VQGAN(settings).to(device).train()
     distance = losses.perceptual(settings)
     distance = None if distance is None else distance.to(device)
-    optimiser = _adam(model)
-    discriminator = discriminator_optimiser = None
+    descent = Descent(model, BETAS)
+    discriminator = opponent = None
     if settings.adversarial_weight:
         discriminator = losses.discriminator(settings.discriminator_layers).to(device)
-        discriminator_optimiser = _adam(discriminator)
+        opponent = Descent(discriminator, BETAS)
+    if settings.batch % processes.count():
+        raise InputError(
+            f"params.yaml: vqgan.batch is {settings.batch}: {processes.count()} processes cannot"
+            " share it evenly; change either"
+        )
     batches = _batches(settings, pixels, seed)
     for step in range(settings.steps):
-        x = images.to_float(next(batches)).to(device)
+        x = images.to_float(processes.share(next(batches))).to(device)
         x_hat, terms = _forward(model, distance, x, settings)
         loss = terms["loss"]
         if discriminator is not None and step >= settings.adversarial_start * settings.steps:
@@ -45,11 +57,11 @@ def train(
                 settings.adversarial_weight,
                 settings.adversarial_cap,
             )
-        _descend(optimiser, loss, step, settings)
+        descent.step(loss, _rate(step, settings))
         if discriminator is not None and step >= settings.discriminator_start * settings.steps:
             terms["discriminator"] = losses.hinge(discriminator(x), discriminator(x_hat.detach()))
-            _descend(discriminator_optimiser, terms["discriminator"], step, settings)
-        yield model, {name: term.detach() for name, term in terms.items()}
+            opponent.step(terms["discriminator"], _rate(step, settings))
+        yield model, {name: processes.mean_(term.detach()) for name, term in terms.items()}
 
 
 def _forward(
@@ -71,18 +83,10 @@ def _forward(
     return x_hat, {"loss": loss} | terms
 
 
-def _adam(network: nn.Module) -> torch.optim.Adam:
-    return torch.optim.Adam(network.parameters(), betas=(0.9, 0.99), fused=True)
-
-
-def _descend(optimiser: torch.optim.Adam, loss: Tensor, step: int, settings: schema.VQGAN) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = runtime.learning_rate(
-            step, settings.steps, settings.learning_rate, settings.warm_up, settings.decay_from
-        )
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
+def _rate(step: int, settings: schema.VQGAN) -> float:
+    return learning_rate(
+        step, settings.steps, settings.learning_rate, settings.warm_up, settings.decay_from
+    )
 
 
 def _batches(settings: schema.VQGAN, pixels: np.ndarray, seed: int) -> Iterator[np.ndarray]:

@@ -5,13 +5,14 @@ Letters of tensor shapes: b images, C latent channels, h w sides of the latent, 
 
 from pathlib import Path
 
-import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor, nn
-
 from rissole.first_stage import quantiser
 from rissole.ground import files, schema
 from rissole.ground.errors import InputError
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
 
 HEADS, HEAD_WIDTH = 4, 64
 
@@ -29,6 +30,7 @@ class VQGAN(nn.Module):
         channels = self.quantiser.codebook.shape[1]
         self.encoder = encoder(settings.widths, settings.attention, channels)
         self.decoder = decoder(settings.widths, settings.attention, channels)
+        self.to(memory_format=torch.channels_last)  # decodes 1.7x as fast: see the README
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The reconstruction, its codes (b, h, w) and the quantiser's loss."""

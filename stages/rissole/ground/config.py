@@ -12,9 +12,6 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ValidationError
-
 from rissole.ground.errors import InputError
 from rissole.ground.schema import (
     FSQ,
@@ -30,6 +27,9 @@ from rissole.ground.schema import (
     Sample,
     Variant,
 )
+
+import yaml
+from pydantic import BaseModel, ValidationError
 
 ABLATIONS = Path("stages/ablations/params.yaml")
 

@@ -4,25 +4,30 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from rissole.ground import processes
+from rissole.ground.errors import InputError
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rissole.ground.errors import InputError
-
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a scratch path beside `path` that takes its name only if the body succeeds."""
+    """Yield a scratch path beside `path` that takes its name only if the body succeeds.
+
+    Where several processes share a stage, all write, and the file of the first is kept.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
+    scratch = path.with_name(f".{path.name}.{processes.rank()}.partial")
     try:
         yield scratch
-        scratch.replace(path)
+        if processes.first():
+            scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -69,16 +74,45 @@ def read_json(path: Path) -> dict:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet in row groups of 1,024, which equal tables make byte-identical."""
-    with replacing(path) as scratch:
-        pq.write_table(table, scratch, **PARQUET)
+    with growing_table(path) as add:
+        add(table)
 
 
+@contextmanager
+def growing_table(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Yield what takes the rows of a Parquet file, piece by piece.
+
+    The file is that which `write_table` makes of all pieces at once; no more than a row group and
+    a piece are held.
+    """
+    with replacing(path) as scratch, ExitStack() as stack:
+        waiting, writer = [], None
+
+        def flush(least: int) -> None:
+            rows = pa.concat_tables(waiting)
+            whole = len(rows) // least * least
+            writer.write_table(rows.slice(0, whole), ROW_GROUP)
+            waiting[:] = [rows.slice(whole)]
+
+        def add(piece: pa.Table) -> None:
+            nonlocal writer
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(scratch, piece.schema, **PARQUET))
+            waiting.append(piece)
+            if sum(map(len, waiting)) >= ROW_GROUP:
+                flush(ROW_GROUP)
+
+        yield add
+        if len(waiting[0]):
+            flush(1)
+
+
+ROW_GROUP = 1024  # rows
 PARQUET = {
     "compression": "zstd",
     "compression_level": 1,  # levels 3 and 9 shrink drawings by 5 and 15 % more, at 3x the time
     "use_dictionary": False,
     "write_statistics": False,
-    "row_group_size": 1024,
 }
 
 

@@ -1,41 +1,65 @@
-"""How a stage runs: its command line, its device and threads, its progress line, its errors."""
+"""How a stage runs: its processes, its device and threads, its progress line, its errors."""
 
-import argparse
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stdout
+from pathlib import Path
 
+from rissole.ground import command, processes
 from rissole.ground.errors import InputError
 
 
-def run(main: Callable[..., None]) -> None:
-    """Call a stage's `main` with the words of the command line, one for each parameter.
+def run(main: Callable[..., None], shared: bool = False) -> None:
+    """Call a stage's `main` with what the command line says (`command.parser`).
 
-    `--help` prints the script's docstring. An InputError becomes one line and exit status 1.
+    An InputError becomes one line and exit status 1. Of several processes only the first speaks.
+
+    Args:
+        main: of the stage.
+        shared: whether several processes can share the work (`processes`).
     """
-    stage = inspect.getmodule(main)
-    parser = argparse.ArgumentParser(
-        description=stage.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name in inspect.signature(main).parameters:
-        parser.add_argument(name)
+    parser = command.parser(Path(inspect.getfile(main)))
     words = parser.parse_args()
     try:
-        main(**vars(words))
+        processes.check(shared)
+        if shared:
+            processes.start_wanted()
+        with (
+            Path(os.devnull).open("w") as nothing,
+            redirect_stdout(sys.stdout if processes.first() else nothing),
+        ):
+            main(**vars(words))
     except InputError as error:
         sys.exit(f"{parser.prog}: {error}")
 
 
 def set_up(threads: int):
-    """Choose the device: CUDA where there is one, else the CPU with `threads` threads.
+    """Meet the other processes, and choose the device.
 
-    The number of threads is a parameter because sums change their last bits with it.
+    That is CUDA where there is any, each process of a machine with a device of its own, else the
+    CPU with `threads` threads. Their number is a parameter because sums change their last bits
+    with it.
+
+    Raises:
+        InputError: there are more processes on this machine than CUDA devices.
     """
     import torch
 
     torch.set_num_threads(threads)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        processes.join()
+        return torch.device("cpu")
+    number, devices = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= devices:
+        raise InputError(
+            f"process {number + 1} of this machine has no CUDA device of its own: there are"
+            f" {devices}; start as many processes"
+        )
+    torch.cuda.set_device(number)
+    processes.join()
+    return torch.device("cuda", number)
 
 
 def autocast(device) -> AbstractContextManager:
@@ -57,7 +81,9 @@ def peak_memory(device) -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
 
 
-def progress(items: Iterable, name: str, unit: str, total: int | None = None, scale: float = 1):
+def progress(
+    items: Iterable, name: str, unit: str, total: int | None = None, scale: float = 1, done: int = 0
+):
     """Iterate over `items` behind one line of progress: share done, rate, time left.
 
     A terminal's line is redrawn; a log gets a line every 15 s.
@@ -68,6 +94,7 @@ def progress(items: Iterable, name: str, unit: str, total: int | None = None, sc
         unit: what is counted.
         total: how many items there are, where `items` has no length.
         scale: units in an item (a step of 16 images counts 16 images).
+        done: how many items were done before.
     """
     from tqdm import tqdm
 
@@ -77,12 +104,14 @@ def progress(items: Iterable, name: str, unit: str, total: int | None = None, sc
         desc=name,
         unit=unit,
         total=total,
+        initial=done,
         unit_scale=scale if scale != 1 else False,
         mininterval=0.2 if terminal else 15,
         delay=0 if terminal else 15,
         leave=False,
         file=sys.stderr if terminal else _Lines(),
         dynamic_ncols=terminal,
+        disable=not processes.first(),
     )
 
 
@@ -100,21 +129,6 @@ def evenly(n: int, count: int):
 
     count = min(n, count)
     return np.arange(count) * n // max(count, 1)
-
-
-def learning_rate(step: int, steps: int, peak: float, warm_up: int, decay_from: float) -> float:
-    """A linear rise over `warm_up` steps, a plateau, and a linear fall to 2 % of the peak.
-
-    Args:
-        step: from 0.
-        steps: of the whole training.
-        peak: the plateau's rate.
-        warm_up: steps.
-        decay_from: share of the steps after which the rate falls.
-    """
-    rise = min(1.0, (step + 1) / (warm_up + 1))
-    fall = (steps - step) / max(1.0, steps * (1 - decay_from))
-    return peak * rise * max(0.02, min(1.0, fall))
 
 
 class _Lines:

@@ -129,6 +129,7 @@ class Index(Checked):
     leaves: Positive | None
     searched: Rate
     reorder: Positive
+    part_mb: Positive
 
 
 class LDM(Checked):
@@ -255,6 +256,7 @@ class Params(Checked):
     query: Query | Literal["random"] = None
     exclude: Exclude = None
     threads: Positive = None
+    checkpoint: Positive = None
     queries: Positive = None
     data: dict = None
     vqgan: dict = None

@@ -5,13 +5,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from rissole.ground import files
 from rissole.ground.errors import InputError
 from rissole.judging.judges import Judge
 from rissole.judging.scores import Features
+
+import numpy as np
+import pyarrow as pa
 
 
 def digest(pictures: np.ndarray) -> str:

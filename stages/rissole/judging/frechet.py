@@ -7,11 +7,11 @@ what a perfect model would score, `at_infinity` what a row would score if it dre
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
 from rissole.ground.errors import InputError
 from rissole.pretrained import compat
+
+import numpy as np
+import torch
 
 LEAST, LARGEST_START = 10, 5000  # images that `at_infinity` asks for, and begins with at most
 

@@ -9,14 +9,14 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from rissole.ground import files, processes, runtime, schema
+from rissole.ground.errors import InputError
+from rissole.pretrained import compat, efficientnet
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from rissole.ground import files, runtime, schema
-from rissole.ground.errors import InputError
-from rissole.pretrained import compat, efficientnet
 
 INCEPTION = "6726825d"  # how the SHA-256 of weights-inception-2015-12-05-6726825d.pth begins
 INCEPTION_URL = (
@@ -46,11 +46,14 @@ class Judge:
         """Features float32 (n, d) of pictures uint8 (n, h, w, 3), behind a progress line."""
         device = next(self.net.parameters()).device
         starts = range(0, len(images), self.batch)
-        batches = [
-            self.net(torch.tensor(images[start : start + self.batch], device=device).movedim(-1, 1))
-            for start in runtime.progress(starts, self.name, " images", scale=self.batch)
-        ]
-        return torch.cat(batches).float().cpu().numpy()
+
+        def look(start: int) -> np.ndarray:
+            pictures = torch.tensor(images[start : start + self.batch], device=device)
+            return self.net(pictures.movedim(-1, 1)).float().cpu().numpy()
+
+        seen = processes.in_turn(starts, look)
+        seen = runtime.progress(seen, self.name, " images", len(starts), self.batch)
+        return np.concatenate([features for _, features in seen])
 
 
 def open(settings: schema.Judge, device: torch.device | str = "cpu") -> dict[str, Judge]:

@@ -1,8 +1,8 @@
 """The kernel distance of two sets of features: without a floor, and with an interval beside it."""
 
-import numpy as np
-
 from rissole.ground.errors import InputError
+
+import numpy as np
 
 LEAST_BLOCKS, LARGEST_BLOCK = 5, 1000
 

@@ -11,11 +11,11 @@ another copy: else the same constant features on both sides would score 0.
 
 from math import prod
 
+from rissole.ground.errors import InputError
+
 import numpy as np
 import torch
 from torch import Tensor
-
-from rissole.ground.errors import InputError
 
 PAIRS = 2**24  # distances held at once: 128 MiB
 ROUNDING = 1e-12  # of |a|^2 + |b|^2: the most that two distances of up to 2,048 features can be off

@@ -7,12 +7,12 @@ so rows are ranked by the distance of what no copy test has named.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from rissole.ground import runtime
 from rissole.ground.errors import InputError
 from rissole.judging import frechet, manifold
 from rissole.judging.kernel import kernel
+
+import numpy as np
 
 # What a judge's Frechet and kernel distances are called; only with Inception are they FID and KID.
 KEYS = {

@@ -1,17 +1,18 @@
 """The first stage's view of the images: code indices, and the codebook that makes them latents."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from rissole.ground import files, memory
+from rissole.ground.errors import InputError
 
 import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from rissole.ground import files
-from rissole.ground.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,12 @@ class Latents:
         }
 
     def to(self, device: torch.device) -> "Latents":
-        """The same with all tensors on `device`."""
-        names = ("codes", "codebook", "mean", "std")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        """The same with all tensors on `device`, the codes only where they fit (see `take`)."""
+        codes = self.codes
+        if memory.fits(codes.numel() * codes.itemsize, device):
+            codes = codes.to(device)
+        rest = {name: getattr(self, name).to(device) for name in ("codebook", "mean", "std")}
+        return replace(self, codes=codes, **rest)
 
 
 def number(groups: np.ndarray) -> np.ndarray:
@@ -115,45 +119,132 @@ def read_neighbours(path: Path, train: Latents) -> tuple[np.ndarray, Tensor]:
     return table["id"].to_numpy(), torch.from_numpy(rows)
 
 
-def write(folder: Path, split: str, latents: Latents) -> None:
-    """Write `<split>.parquet` and the `codebook.safetensors` that all splits share."""
-    assert len(latents.codebook) <= 2**16  # config sees to it
+def write_part(
+    path: Path,
+    ids: np.ndarray,
+    originals: np.ndarray,
+    groups: np.ndarray,
+    codes: Tensor,
+) -> None:
+    """Write some images of a split, each argument as in `Latents`; `merge` makes them whole."""
     columns = {
-        "id": pa.array(latents.ids),
-        "original": pa.array(latents.originals),
-        "group": pa.array(latents.groups, pa.string()),
-        "codes": files.bytes_column(latents.codes.numpy().astype(np.uint16)),
+        "id": pa.array(ids),
+        "original": pa.array(originals),
+        "group": pa.array(groups, pa.string()),
+        "codes": files.bytes_column(codes.numpy().astype(np.uint16)),
     }
-    about = {"side": str(latents.codes.shape[-1]), "codebook": _digest(latents.codebook)}
-    files.write_table(folder / f"{split}.parquet", pa.table(columns).replace_schema_metadata(about))
-    tensors = {name: getattr(latents, name) for name in ("codebook", "mean", "std")}
+    about = {"side": str(codes.shape[-1])}
+    files.write_table(path, pa.table(columns).replace_schema_metadata(about))
+
+
+def merge(folder: Path, splits: dict[str, list[str]], codebook: Tensor) -> None:
+    """Make the parts of all splits one set, whoever wrote them: by a manifest of their digests.
+
+    Writes `manifest.json` and `codebook.safetensors`, with the mean and the standard deviation of
+    the train latents per channel.
+
+    Args:
+        folder: of the parts.
+        splits: the names of the parts of each split, in order, without suffix.
+        codebook: float32 (K, c).
+
+    Raises:
+        InputError: a part is missing.
+    """
+    assert len(codebook) <= 2**16  # config sees to it
+    counts = torch.zeros(len(codebook), dtype=torch.int64)
+    manifest = {"codebook": _digest(codebook)}
+    for split, names in splits.items():
+        manifest[split] = {}
+        for name in names:
+            path = folder / f"{name}.parquet"
+            table = files.read_table(path, ["codes"])
+            manifest[split][name] = {"rows": len(table), "sha256": files.digest(path)}
+            if split == "train":
+                counts += torch.bincount(_codes(table).flatten(), minlength=len(codebook))
+    moments = mean_and_std(counts, codebook)
+    tensors = {"codebook": codebook} | dict(zip(("mean", "std"), moments, strict=True))
     files.write_tensors(folder / "codebook.safetensors", tensors, {})
+    files.write_json(folder / "manifest.json", manifest)
+
+
+def mean_and_std(counts: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel, float32 (c,), where code i occurs `counts[i]` times."""
+    shares = counts.double() / counts.sum()
+    mean = shares @ codebook.double()
+    std = (shares @ (codebook.double() - mean).square()).sqrt()
+    std[std == 0] = 1  # a channel that never changes stays as it is
+    return mean.float(), std.float()
+
+
+def read_parts(folder: Path, split: str) -> Iterator[Latents]:
+    """The images of a split, one part at a time.
+
+    Raises:
+        InputError: a file is missing, broken, or not the one that was merged.
+    """
+    manifest = files.read_json(folder / "manifest.json")
+    tensors, _ = files.read_tensors(folder / "codebook.safetensors")
+    if manifest["codebook"] != _digest(tensors["codebook"]):
+        raise InputError(
+            f"{folder}/codebook.safetensors: is not the codebook of {folder}/manifest.json;"
+            " run `dvc repro encode_latents`"
+        )
+    for name, of in manifest[split].items():
+        path = folder / f"{name}.parquet"
+        table = files.read_table(path)
+        if files.digest(path) != of["sha256"]:
+            raise InputError(
+                f"{path}: is not the file that {folder}/manifest.json names;"
+                " run `dvc repro encode_latents`"
+            )
+        yield Latents(
+            ids=table["id"].to_numpy(),
+            originals=table["original"].to_numpy(),
+            groups=table["group"].to_numpy(),
+            codes=_codes(table),
+            **tensors,
+        )
+
+
+def count(folder: Path, split: str) -> int:
+    """How many images a split has. Raises InputError as `read_parts`."""
+    parts = files.read_json(folder / "manifest.json")[split]
+    return sum(of["rows"] for of in parts.values())
 
 
 def read(folder: Path, split: str) -> Latents:
-    """Read what `write` wrote.
+    """All images of a split, the codes in memory where they fit (`memory.array`).
 
     Raises:
-        InputError: a file is missing or broken, or the codes are rows of another codebook.
+        InputError: as `read_parts`.
     """
-    path = folder / f"{split}.parquet"
-    table = files.read_table(path)
-    tensors, _ = files.read_tensors(folder / "codebook.safetensors")
-    about = table.schema.metadata
-    if about[b"codebook"].decode() != _digest(tensors["codebook"]):
-        raise InputError(
-            f"{path}: its codes belong to another codebook than {folder}/codebook.safetensors;"
-            " run `dvc repro encode_latents`"
-        )
-    side = int(about[b"side"])
-    codes = files.bytes_array(table["codes"], np.uint16, (side, side))
-    return Latents(
-        ids=table["id"].to_numpy(),
-        originals=table["original"].to_numpy(),
-        groups=table["group"].to_numpy(),
-        codes=torch.from_numpy(codes.astype(np.int32)),
-        **tensors,
+    codes, parts = None, []
+    for part in read_parts(folder, split):
+        if codes is None:
+            shape = (count(folder, split), *part.codes.shape[1:])
+            codes, start = memory.array(shape, np.int32, f"{split} codes"), 0
+        codes[start : start + len(part)] = part.codes
+        start += len(part)
+        parts.append(replace(part, codes=part.codes[:0]))
+    ids, originals, groups = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("ids", "originals", "groups")
     )
+    return replace(
+        parts[0], ids=ids, originals=originals, groups=groups, codes=torch.from_numpy(codes)
+    )
+
+
+def take(codes: Tensor, rows: Tensor) -> Tensor:
+    """`codes[rows]` on the device of the rows, wherever the codes are."""
+    return codes[rows.to(codes.device)].to(rows.device)
+
+
+def _codes(table: pa.Table) -> Tensor:
+    side = int(table.schema.metadata[b"side"])
+    codes = files.bytes_array(table["codes"], np.uint16, (side, side))
+    return torch.from_numpy(codes.astype(np.int32))
 
 
 def _digest(codebook: Tensor) -> str:

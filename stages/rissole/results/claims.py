@@ -8,12 +8,12 @@ negative result that it is.
 from pathlib import Path
 from typing import Literal
 
+from rissole.ground.errors import InputError
+from rissole.ground.schema import Checked
+
 import numpy as np
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
-
-from rissole.ground.errors import InputError
-from rissole.ground.schema import Checked
 
 # 97.5 % quantiles of Student's t, of 1 to 10 degrees of freedom.
 STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

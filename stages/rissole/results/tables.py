@@ -1,13 +1,13 @@
 """The tables of all rows in Markdown."""
 
-import numpy as np
-import pandas as pd
-
 from rissole.judging import scores
 from rissole.results import claims
 from rissole.results.claims import Claim
 from rissole.results.measurements import Results, gflop
 from rissole.results.objections import objections
+
+import numpy as np
+import pandas as pd
 
 # Table 1 of the paper: its name of the row, ours, FID on CelebA 64 and on ImageNet100.
 PRINTED = (

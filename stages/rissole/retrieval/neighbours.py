@@ -1,14 +1,15 @@
 """The neighbours of images: who is found, and who may not be one."""
 
-import numpy as np
-import pyarrow as pa
-
 from rissole.ground import files, runtime, schema
 from rissole.ground.errors import InputError
 from rissole.latent import latents
 from rissole.latent.latents import Latents
 from rissole.retrieval import search
 
+import numpy as np
+import pyarrow as pa
+
+TOGETHER = 4096  # queries looked up at once
 SPARE = 200  # candidates at most that are fetched beyond k, for those that are excluded
 
 
@@ -16,7 +17,7 @@ def find(
     index: search.Index,
     database: Latents,
     queries: Latents,
-    vectors: np.ndarray,
+    vectors: np.ndarray | search.Vectors,
     k: int,
     exclude: schema.Exclude,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -50,15 +51,15 @@ def find(
     fetched = np.broadcast_to(np.minimum(fetched, k + SPARE), len(queries))
     rows = np.empty((len(queries), k), np.int64)
     similarities = np.empty((len(queries), k), np.float32)
-    starts = range(0, len(queries), search.CHUNK)
-    for start in runtime.progress(starts, "neighbours", " images", scale=search.CHUNK):
-        part = slice(start, start + search.CHUNK)
+    starts = range(0, len(queries), TOGETHER)
+    for start in runtime.progress(starts, "neighbours", " images", scale=TOGETHER):
+        part = slice(start, start + TOGETHER)
         numbers = np.arange(len(queries))[part]
         found = index.search(vectors[part], int(fetched[part].max()))
         found = _allowed(*found, numbers, kin)
         rows[part], similarities[part] = (values[:, :k] for values in found)
         for query in numbers[rows[part, -1] < 0]:
-            found = _exhaustive(index).search(vectors[[query]], len(database))
+            found = _exhaustive(index).search(vectors[np.array([query])], len(database))
             found = _allowed(*found, numbers[[query - start]], kin)
             left = int((found[0] >= 0).sum())
             if left < k:

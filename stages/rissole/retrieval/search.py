@@ -4,53 +4,79 @@ Ranked by cosine similarity, as in the released code: all vectors here have unit
 dot product is the cosine.
 """
 
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from time import perf_counter
+
+from rissole.ground import files, memory, runtime, schema
+from rissole.ground.errors import InputError
+from rissole.latent import blocks as grid
+from rissole.latent.latents import Latents
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from rissole.ground import files, runtime, schema
-from rissole.ground.errors import InputError
-from rissole.latent import blocks as grid
-from rissole.latent.latents import Latents
-
 CHUNK = 512  # queries searched at once
 BLOCK = 16384  # database rows that exact search compares them with at once
+CUDA_EXACT_BELOW = 1_000_000  # rows: all pairs of so many are a minute at 20 TFLOP/s and width 640
 
 
-def query_vectors(
-    latents: Latents, rows: np.ndarray, query: schema.Query, blocks: int
-) -> np.ndarray:
-    """What an image is looked up by: its first block, or its whole latent, of length 1.
+class Vectors:
+    """What images are looked up by, of length 1, made of their codes when it is asked for.
 
     The latents are raw, neither centred nor scaled per channel, as in the paper's released code.
+    `vectors[rows]` is float32 (..., d), flattened in the order channel, row, column; `rows` is a
+    slice or int64 (...).
 
     Args:
-        latents: of one split.
-        rows: of the images, int64 (n,).
+        latents: of one split, n of them.
         query: `first_block` (paper, section 4.1.2) or `latent` (its footnote 2).
         blocks: blocks per side.
-
-    Returns:
-        float32 (n, d), flattened in the order channel, row, column.
     """
-    side = latents.codes.shape[-1] // (blocks if query == "first_block" else 1)
-    vectors = np.empty((len(rows), latents.codebook.shape[1] * side * side), np.float32)
-    for start in range(0, len(rows), 4096):
-        z = latents.z(torch.from_numpy(rows[start : start + 4096]))
-        part = grid.cut(z, blocks)[:, 0] if query == "first_block" else z
-        vectors[start : start + len(z)] = F.normalize(part.flatten(1), dim=1).numpy()
-    return vectors
+
+    def __init__(self, latents: Latents, query: schema.Query, blocks: int):
+        self._latents, self._query, self._blocks = latents, query, blocks
+        side = latents.codes.shape[-1] // (blocks if query == "first_block" else 1)
+        self.shape = len(latents), latents.codebook.shape[1] * side * side
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        if isinstance(rows, slice):
+            rows = np.arange(len(self))[rows]
+        flat = torch.from_numpy(rows.reshape(-1))
+        vectors = np.empty((len(flat), self.shape[1]), np.float32)
+        for start in range(0, len(flat), 4096):
+            z = self._latents.z(flat[start : start + 4096])
+            part = grid.cut(z, self._blocks)[:, 0] if self._query == "first_block" else z
+            vectors[start : start + len(z)] = F.normalize(part.flatten(1), dim=1).numpy()
+        return vectors.reshape(*rows.shape, self.shape[1])
 
 
 @dataclass(frozen=True)
 class Exact:
-    """Search that compares a query with every vector: the oracle, and quick enough for 20,000."""
+    """Search that compares a query with every vector: the oracle, and quick enough for 20,000.
 
-    vectors: np.ndarray
+    Attributes:
+        vectors: float32 (n, d), of length 1.
+        device: that compares them; they are held there where they fit.
+    """
+
+    vectors: np.ndarray | Vectors
+    device: torch.device = torch.device("cpu")
+
+    @cached_property
+    def _held(self) -> torch.Tensor | None:
+        n, width = self.vectors.shape
+        if not memory.fits(4 * n * width, self.device):
+            return None
+        return torch.from_numpy(self.vectors[:]).to(self.device)
 
     def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The `n` most similar rows, best first; of equally similar ones the lowest row first.
@@ -63,21 +89,29 @@ class Exact:
             Rows int64 (q, n) and cosine similarities float32 (q, n); -1 and -inf where the
             search finds fewer than `n`.
         """
-        found = [self._search(chunk, n) for chunk in torch.from_numpy(queries).split(CHUNK)]
-        rows, keys = (torch.cat(part) for part in zip(*found, strict=True))
+        chunks = torch.from_numpy(queries).to(self.device).split(CHUNK)
+        best = [
+            (
+                torch.empty(len(chunk), 0, dtype=torch.float64, device=self.device),
+                torch.empty(len(chunk), 0, dtype=torch.int64, device=self.device),
+            )
+            for chunk in chunks
+        ]
+        for start in range(0, len(self.vectors), BLOCK):
+            block = self._block(start)
+            numbers = torch.arange(start, start + len(block), device=self.device)
+            for i, chunk in enumerate(chunks):
+                keys = torch.cat([best[i][0], (chunk @ block.T).double() - numbers * TIE], 1)
+                rows = torch.cat([best[i][1], numbers.expand(len(chunk), -1)], 1)
+                keys, places = keys.topk(min(n, keys.shape[1]))
+                best[i] = keys, rows.gather(1, places)
+        keys, rows = (torch.cat(part).cpu() for part in zip(*best, strict=True))
         return _padded(rows.numpy(), (keys + rows * TIE).float().numpy(), n)
 
-    def _search(self, queries: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        keys = torch.empty(len(queries), 0, dtype=torch.float64)
-        rows = torch.empty(len(queries), 0, dtype=torch.int64)
-        for start in range(0, len(self.vectors), BLOCK):
-            block = torch.from_numpy(self.vectors[start : start + BLOCK])
-            numbers = torch.arange(start, start + len(block))
-            keys = torch.cat([keys, (queries @ block.T).double() - numbers * TIE], 1)
-            rows = torch.cat([rows, numbers.expand(len(queries), -1)], 1)
-            keys, places = keys.topk(min(n, keys.shape[1]))
-            rows = rows.gather(1, places)
-        return rows, keys
+    def _block(self, start: int) -> torch.Tensor:
+        if self._held is not None:
+            return self._held[start : start + BLOCK]
+        return torch.from_numpy(self.vectors[start : start + BLOCK]).to(self.device)
 
 
 TIE = 1e-15  # per row off a similarity: below a float32's last bit, and enough to order ties
@@ -85,35 +119,36 @@ TIE = 1e-15  # per row off a similarity: below a float32's last bit, and enough 
 
 @dataclass(frozen=True)
 class ScaNN:
-    """Approximate search by ScaNN; `vectors` stay at hand for the queries that it fails."""
+    """Approximate search by ScaNN; `vectors` stay at hand for the queries that it fails.
 
-    vectors: np.ndarray
-    searcher: object
+    Attributes:
+        vectors: of the database.
+        parts: a searcher over each stretch of it, by the row that the stretch begins with.
+        reorder: candidates of each that are scored exactly.
+    """
+
+    vectors: np.ndarray | Vectors
+    parts: dict[int, object]
     reorder: int
 
     def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """As `Exact.search`, with most of the same rows."""
-        rows, similarities = self.searcher.search_batched_parallel(
-            queries, final_num_neighbors=n, pre_reorder_num_neighbors=max(n, self.reorder)
+        return _best(
+            {start: _asked(part, queries, n, self.reorder) for start, part in self.parts.items()}, n
         )
-        # ScaNN fills a short list with row 0 and NaN.
-        found = ~np.isnan(similarities)
-        rows = np.where(found, rows.astype(np.int64), -1)
-        return _padded(rows, np.where(found, similarities, -np.inf), n)
 
 
 @dataclass(frozen=True)
 class Random:
     """No search at all: other rows for each query, whatever it is. A control."""
 
-    vectors: np.ndarray
-    seed: int
+    vectors: np.ndarray | Vectors
+    draw: np.random.Generator
 
     def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """`n` rows int64 (q, n) for each query, and their cosine similarities float32 (q, n)."""
-        draw = np.random.default_rng((self.seed, len(queries)))
         n = min(n, len(self.vectors))
-        rows = np.stack([draw.choice(len(self.vectors), n, replace=False) for _ in queries])
+        rows = np.stack([self.draw.choice(len(self.vectors), n, replace=False) for _ in queries])
         return rows, np.einsum("qd,qnd->qn", queries, self.vectors[rows])
 
 
@@ -121,12 +156,16 @@ class Random:
 class Part:
     """Exact search among some `rows` of the database only."""
 
-    vectors: np.ndarray
+    vectors: np.ndarray | Vectors
     rows: np.ndarray
+
+    @cached_property
+    def _exact(self) -> Exact:
+        return Exact(self.vectors[self.rows])
 
     def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """As `Exact.search`, with rows of the whole database."""
-        rows, similarities = Exact(self.vectors[self.rows]).search(queries, n)
+        rows, similarities = self._exact.search(queries, n)
         return np.where(rows < 0, -1, self.rows[rows]), similarities
 
 
@@ -144,7 +183,7 @@ class HubCorrected:
     reach: np.ndarray
 
     @property
-    def vectors(self) -> np.ndarray:
+    def vectors(self) -> np.ndarray | Vectors:
         """Those of the database."""
         return self.index.vectors
 
@@ -162,11 +201,11 @@ def choose(index: Index, table: schema.Retrieval, seed: int) -> Index:
     """The search that a neighbour table asks for, on top of the index over all train images."""
     vectors = index.vectors
     if table.query == "random":
-        return Random(vectors, seed)
+        return Random(vectors, np.random.default_rng(seed))
     if table.share < 1:
         index = Part(vectors, runtime.evenly(len(vectors), round(table.share * len(vectors))))
     if table.correct_hubs:
-        _, similarities = index.search(vectors, table.k + 1)  # the first is the row itself
+        _, similarities = index.search(vectors[:], table.k + 1)  # the first is the row itself
         index = HubCorrected(index, table.k, similarities[:, 1:].mean(1))
     return index
 
@@ -176,44 +215,125 @@ def scann_installed() -> bool:
     return find_spec("scann") is not None
 
 
-def build(vectors: np.ndarray, settings: schema.Index, folder: Path) -> None:
-    """Build the index over `vectors` (n, d), of length 1, into `folder`, named for its query.
+def build(
+    blocks: Iterable[np.ndarray],
+    shape: tuple[int, int],
+    settings: schema.Index,
+    folder: Path,
+    probes: np.ndarray,
+    device: torch.device | None = None,
+) -> dict[str, object]:
+    """Build the index over vectors of length 1 into `folder`, named for its query, and measure it.
 
     Chosen by size where the settings leave it open: exact search, hashing (anisotropic, then exact
     scores for the best `reorder`), or hashing in the leaves of a tree. Exact search also takes
-    over where ScaNN cannot be installed.
+    over where ScaNN cannot be installed, and on CUDA, where it is quicker up to a million rows. No
+    more vectors are held than `settings.part_mb` allows: of more there is an index for each part.
+
+    Args:
+        blocks: the vectors, float32 (m, d) at a time.
+        shape: (n, d) of all of them.
+        settings: section `index`.
+        folder: is filled.
+        probes: queries float32 (q, d).
+        device: that exact search would run on; None for the CPU.
+
+    Returns:
+        What the index is, the share of the 20 nearest to the probes that it finds, and how many
+        probes it finds them for in a second, to two digits.
     """
-    kind = _kind(settings, len(vectors))
-    folder.mkdir(parents=True, exist_ok=True)
-    about = {"kind": kind, "query": folder.name, "rows": len(vectors), "width": vectors.shape[1]}
+    rows, width = shape
+    device = device or torch.device("cpu")
+    part_rows = min(rows, max(1, int(settings.part_mb * 1e6) // (4 * width)))
+    kind = _kind(settings, rows, part_rows, device)
+    shutil.rmtree(folder, ignore_errors=True)
+    found, exact, seconds, starts = {}, {}, 0.0, []
+    for start, part in _stretches(blocks, rows, width, part_rows):
+        asked = exact_part = Exact(part, device)
+        if kind != "exact":
+            searcher = _searcher(part, kind, settings)
+            target = folder / f"{start:012}"
+            target.mkdir(parents=True)
+            # Without relative_path the files would name this folder and break on a move.
+            searcher.serialize(str(target), relative_path=True)
+            asked = ScaNN(part, {0: searcher}, settings.reorder)
+            starts.append(start)
+        clock = perf_counter()
+        found[start] = asked.search(probes, 20)
+        seconds += perf_counter() - clock
+        exact[start] = found[start] if asked is exact_part else exact_part.search(probes, 20)
+    about = {"kind": kind, "query": folder.name, "rows": rows, "width": width}
     if kind != "exact":
-        # Without relative_path the files would name this folder and break on a move.
-        _searcher(vectors, kind, settings).serialize(str(folder), relative_path=True)
-        about["reorder"] = settings.reorder
+        about |= {"reorder": settings.reorder, "parts": starts}
     files.write_json(folder / "index.json", about)
+    near, truth = (_best(of, 20)[0] for of in (found, exact))
+    hits = (near[:, :, None] == truth[:, None]) & (truth[:, None] >= 0)
+    return about | {
+        "recall_at_20": round(float(hits.sum() / (truth >= 0).sum()), 4),
+        "queries_per_second": float(f"{len(probes) / seconds:.2g}"),
+    }
 
 
-def open(folder: Path, vectors: np.ndarray) -> Index:
+def open(folder: Path, vectors: np.ndarray | Vectors, device: torch.device | None = None) -> Index:
     """Open an index for search.
 
     Args:
         folder: what `build` filled.
         vectors: what it was built over.
+        device: that exact search runs on; None for the CPU.
 
     Raises:
         InputError: the index is missing or was built over other vectors, or ScaNN is.
     """
     about = files.read_json(folder / "index.json")
-    if (about["rows"], about["width"]) != vectors.shape:
+    if (about["rows"], about["width"]) != tuple(vectors.shape):
         raise InputError(
             f"{folder}: built over {about['rows']:,} vectors of width {about['width']}, not"
             f" {len(vectors):,} of width {vectors.shape[1]}; run `dvc repro build_index`"
         )
     if about["kind"] == "exact":
-        return Exact(vectors)
-    searcher = _scann(about["kind"]).load_searcher(str(folder))
-    searcher.set_num_threads(torch.get_num_threads())
-    return ScaNN(vectors, searcher, about["reorder"])
+        return Exact(vectors, device or torch.device("cpu"))
+    parts = {}
+    for start in about["parts"]:
+        parts[start] = _scann(about["kind"]).load_searcher(str(folder / f"{start:012}"))
+        parts[start].set_num_threads(torch.get_num_threads())
+    return ScaNN(vectors, parts, about["reorder"])
+
+
+def _stretches(
+    blocks: Iterable[np.ndarray], rows: int, width: int, most: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The vectors in stretches of `most`, each with the number of its first."""
+    start, filled, buffer = 0, 0, np.empty((most, width), np.float32)
+    for block in blocks:
+        while len(block):
+            taken = block[: most - filled]
+            buffer[filled : filled + len(taken)] = taken
+            filled, block = filled + len(taken), block[len(taken) :]
+            if filled == most or start + filled == rows:
+                yield start, buffer[:filled]
+                start, filled = start + filled, 0
+
+
+def _asked(
+    searcher: object, queries: np.ndarray, n: int, reorder: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a searcher of ScaNN finds: rows of its own, -1 and -inf where it finds fewer than n."""
+    rows, similarities = searcher.search_batched_parallel(
+        queries, final_num_neighbors=n, pre_reorder_num_neighbors=max(n, reorder)
+    )
+    # ScaNN fills a short list with row 0 and NaN.
+    found = ~np.isnan(similarities)
+    rows = np.where(found, rows.astype(np.int64), -1)
+    return _padded(rows, np.where(found, similarities, -np.inf), n)
+
+
+def _best(found: dict[int, tuple[np.ndarray, np.ndarray]], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The n best of what was found in each stretch, by the row that the stretch begins with."""
+    rows = np.concatenate([np.where(r < 0, -1, r + start) for start, (r, _) in found.items()], 1)
+    similarities = np.concatenate([s for _, s in found.values()], 1)
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :n]
+    return np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
 
 
 def _padded(rows: np.ndarray, similarities: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -224,12 +344,13 @@ def _padded(rows: np.ndarray, similarities: np.ndarray, n: int) -> tuple[np.ndar
     )
 
 
-def _kind(settings: schema.Index, rows: int) -> str:
+def _kind(settings: schema.Index, rows: int, part_rows: int, device: torch.device) -> str:
     if settings.kind != "auto":
         return settings.kind
-    if rows < settings.exact_below or not scann_installed():
+    few = CUDA_EXACT_BELOW if device.type == "cuda" else settings.exact_below
+    if rows < few or not scann_installed():
         return "exact"
-    return "hashed" if rows < settings.tree_above else "tree"
+    return "hashed" if part_rows < settings.tree_above else "tree"
 
 
 def _scann(kind: str):

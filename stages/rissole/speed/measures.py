@@ -5,13 +5,9 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-
 from rissole.denoiser import training as ours
 from rissole.denoiser.denoiser import Denoiser
+from rissole.drawing import samplers
 from rissole.drawing import sampling as drawing
 from rissole.ground import runtime
 from rissole.ground.config import Settings
@@ -19,6 +15,11 @@ from rissole.retrieval import search
 from rissole.speed import reference
 from rissole.speed.timing import interleaved, peak
 from rissole.speed.worlds import World, rows
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 PROBES = 1000  # queries
 DRAWN, STEPS = 16, 5  # images, and steps of the sampler, that sampling is timed on
@@ -75,7 +76,7 @@ def our_latents(world: World) -> Tensor:
     """Latents drawn in a few steps, all blocks together."""
     told = world.images.neighbours[:DRAWN]
     return drawing.sample_latents(
-        world.denoiser, world.conditioning, _scheduler(world), told, range(DRAWN), 0
+        world.denoiser, world.conditioning, _sampler(world), told, range(DRAWN), 0
     )
 
 
@@ -85,7 +86,7 @@ def reference_latents(world: World) -> Tensor:
     return reference.sample_latents(
         world.denoiser,
         world.conditioning,
-        _scheduler(world),
+        _sampler(world),
         world.database,
         told,
         range(DRAWN),
@@ -171,9 +172,9 @@ def _learn(module: torch.nn.Module, loss: Tensor) -> None:
     loss.backward()
 
 
-def _scheduler(world: World):
+def _sampler(world: World) -> samplers.Sampler:
     sample = world.sample.model_copy(update={"steps": STEPS})
-    return drawing.scheduler(world.ldm, sample, world.conditioning.limit)
+    return samplers.build(world.ldm, sample, world.conditioning.limit)
 
 
 def retrieval(settings: Settings, sizes: list[int]) -> dict[str, dict]:

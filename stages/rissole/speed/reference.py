@@ -7,18 +7,18 @@ same network, and nothing slower than the text asks for.
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from rissole.denoiser import diffusion
 from rissole.denoiser.conditioning import Conditioning, Told
 from rissole.denoiser.denoiser import Denoiser
-from rissole.drawing import sampling
+from rissole.drawing import samplers
 from rissole.first_stage.vqgan import VQGAN
 from rissole.ground import runtime
 from rissole.ground.schema import LDM
 from rissole.latent import blocks
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def block_loss(
     neighbours = search(conditioning, database, raw, rows, denoiser.sizes["k"])
     b, n, device = len(rows), conditioning.blocks, rows.device
     timestep = torch.randint(ldm.timesteps, (b, n), device=device)
-    noise = torch.randn_like(z)
+    noise = conditioning.noise(b)
     signal = diffusion.signal(ldm.schedule, ldm.timesteps, device)
     losses = []
     for j in range(n):
@@ -86,7 +86,7 @@ def corresponding(conditioning: Conditioning, neighbours: Tensor, j: int) -> Tol
 def sample_latents(
     denoiser: Denoiser,
     conditioning: Conditioning,
-    scheduler,
+    sampler: samplers.Sampler,
     database: Database,
     neighbours: Tensor,
     images: range,
@@ -100,12 +100,13 @@ def sample_latents(
         generators = [torch.Generator().manual_seed(runtime.seeded(seed, i, j)) for i in images]
         noise = [torch.randn(channels, side, side, generator=g) for g in generators]
 
-        def predict(z_t: Tensor, timestep: Tensor, j=j) -> Tensor:
+        def predict(z_t: Tensor, timestep: int, j=j) -> Tensor:
             told = corresponding(conditioning, database.z[neighbours], j)
             with runtime.autocast(device):
                 context = denoiser.stem.context(told)
-                return denoiser(z_t, timestep.to(device).expand(len(z_t)), context, None).float()
+                steps = torch.full((len(z_t),), timestep, device=device)
+                return denoiser(z_t, steps, context, None).float()
 
         z = torch.stack(noise).to(device)
-        finished.append(sampling.denoise(predict, scheduler, z, generators))
+        finished.append(samplers.denoise(predict, sampler, z, generators))
     return blocks.join(torch.stack(finished, 1), conditioning.row.blocks)

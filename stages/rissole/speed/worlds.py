@@ -2,11 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 from rissole.denoiser.conditioning import Conditioning
 from rissole.denoiser.denoiser import Denoiser
 from rissole.denoiser.training import Images
@@ -16,6 +11,11 @@ from rissole.ground.schema import LDM, Sample
 from rissole.latent import latents
 from rissole.retrieval import neighbours, search
 from rissole.speed.reference import Database
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 IMAGES = 2000
 
@@ -61,7 +61,7 @@ def make(settings: Settings, device: torch.device) -> World:
         std=z.std((0, 1, 2)).clamp_min(1e-6),
     )
     host = train.to(torch.device("cpu"))
-    vectors = search.query_vectors(host, ids, "first_block", settings.blocks)
+    vectors = search.Vectors(host, "first_block", settings.blocks)[:]
     index = search.Exact(vectors)
     found, _ = neighbours.find(index, host, host, vectors, settings.k, "self")
     variant, ldm = settings.variant("rissole"), settings.variant_ldm("rissole")

@@ -1,0 +1,38 @@
+"""The command line of a stage, read from its source, so that `--help` need not wait for torch."""
+
+import ast
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
+
+def parser(script: Path) -> ArgumentParser:
+    """What a script's `main` takes: a word for each parameter, an option for each with a default.
+
+    The description is the script's docstring. A parameter whose default is False becomes a flag.
+    """
+    tree = ast.parse(script.read_text("utf-8"))
+    (main,) = (
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"
+    )
+    parser = ArgumentParser(
+        script.name,
+        description=ast.get_docstring(tree),
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    words = main.args.args[: len(main.args.args) - len(main.args.defaults)]
+    for word in words:
+        parser.add_argument(word.arg)
+    options = main.args.args[len(words) :]
+    for option, default in zip(options, main.args.defaults, strict=True):
+        flag = ast.literal_eval(default) is False
+        how = {"action": "store_true"} if flag else {"default": ast.literal_eval(default)}
+        parser.add_argument(f"--{option.arg}", **how)
+    return parser
+
+
+def answer_help() -> None:
+    """Answer `--help` and end, where a stage is being started with it."""
+    script = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
+    if script.parent.resolve() == Path(__file__).parents[2] and {"-h", "--help"} & {*sys.argv[1:]}:
+        parser(script).parse_args()

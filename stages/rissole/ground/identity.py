@@ -1,0 +1,42 @@
+"""What something is made of, as one digest, and which files are known to be made of it.
+
+The notes on that lie in checkpoints/, outside the outputs: what is made stays equal byte for byte
+when only the code's wording changes.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from rissole.ground import files
+from rissole.ground.errors import InputError
+
+
+def of(*inputs: Path, **settings: object) -> str:
+    """SHA-256 over files, settings (JSON values) and the source of all of ours that is loaded."""
+    loaded = {name: module for name, module in sys.modules.items() if name.startswith("rissole")}
+    sources = [Path(loaded[name].__file__) for name in sorted(loaded)]
+    content = {"files": [files.digest(path) for path in (*inputs, *sources)]} | settings
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def folder(stage: str) -> Path:
+    """Where notes and states of a stage lie: in the project, even if it runs in a copy of it."""
+    return Path(os.environ.get("DVC_ROOT", "."), "checkpoints", stage)
+
+
+def note(stage: str, path: Path, made_of: str) -> None:
+    """Note what a file of a stage is made of."""
+    content = {"made_of": made_of, "sha256": files.digest(path)}
+    files.write_json(folder(stage) / f"{path.name}.json", content)
+
+
+def is_noted(stage: str, path: Path, made_of: str) -> bool:
+    """Whether a file is there, untouched, and noted to be made of that."""
+    try:
+        content = files.read_json(folder(stage) / f"{path.name}.json")
+    except InputError:
+        return False
+    return path.exists() and content == {"made_of": made_of, "sha256": files.digest(path)}

@@ -1,0 +1,49 @@
+"""Arrays as large as a data set: in memory where they fit, else on disk, and the log says which."""
+
+import sys
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import numpy as np
+
+SHARE = 0.5  # of the free memory that one array may take
+
+
+def array(shape: tuple[int, ...], dtype: type, name: str) -> np.ndarray:
+    """An array to be filled: in memory, or on disk where it would take half of what is free.
+
+    The mapped file lies in data/ and has no name any more: it goes when its process goes, however
+    that ends. Raw rows rather than Arrow, whose files hold no such column in one piece.
+
+    Args:
+        shape: of it.
+        dtype: of it.
+        name: what the log calls it.
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if size <= SHARE * free():
+        return np.empty(shape, dtype)
+    print(
+        f"{name}: {size / 1e9:.1f} GB where {free() / 1e9:.1f} GB of memory are free: they are read"
+        " from disk as needed (memory-mapped)",
+        file=sys.stderr,
+    )
+    folder = Path("data")
+    folder.mkdir(exist_ok=True)
+    with NamedTemporaryFile(dir=folder, prefix=".mapped-") as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def fits(size: int, device) -> bool:
+    """Whether so many bytes are at most half of the free memory of a device."""
+    import torch
+
+    return size <= SHARE * (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free())
+
+
+def free() -> int:
+    """The bytes of memory that this machine could give without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo does not say what is free")

@@ -1,0 +1,160 @@
+"""One stage as several processes, on one machine or many, each with a part of the work.
+
+torchrun starts them; `RISSOLE_PROCESSES=4 dvc repro` lets every stage that can be shared start
+itself so (`runtime.run`). What a stage computes does not depend on their number, up to rounding.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TypeVar
+
+from rissole.ground.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WANTED = "RISSOLE_PROCESSES"
+# What other launchers tell a process about how many there are.
+STRANGERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
+
+
+_alone = ContextVar("alone", default=False)
+
+
+def count() -> int:
+    """How many processes share this stage: 1, unless torchrun started them."""
+    return 1 if _alone.get() else int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return 0 if _alone.get() else int(os.environ.get("RANK", 0))
+
+
+def first() -> bool:
+    """Whether this process is the one whose files are kept and who speaks."""
+    return rank() == 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """For work of this process's own, with files of its own: as if there were no other."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """Those of some items that fall to this process: every `count`-th, from `rank`."""
+    return items[rank() :: count()]
+
+
+def in_turn(items: Sequence[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+    """Work on items, a process on one of them at a time; all see all results, in order.
+
+    No more results are held than there are processes.
+    """
+    for start in range(0, len(items), count()):
+        together = items[start : start + count()]
+        mine = [work(item) for item in share(together)]
+        results = (result for theirs in everyone(mine) for result in theirs)
+        yield from zip(together, results, strict=True)
+
+
+def check(shared: bool) -> None:
+    """Refuse a launch that would do the same work twice, or do alone what many were meant to.
+
+    Args:
+        shared: whether the stage can be shared out.
+
+    Raises:
+        InputError: with the command to use instead.
+    """
+    script = Path(sys.argv[0]).name
+    instead = f"start it by `torchrun --nproc-per-node N stages/{script}`, or set {WANTED}=N"
+    if "WORLD_SIZE" not in os.environ:
+        for name in STRANGERS:
+            if int(os.environ.get(name) or 1) > 1:
+                raise InputError(
+                    f"{name} is {os.environ[name]}, but these processes do not know of each other"
+                    f" and would all do the same work: {instead}"
+                )
+        if any(name.startswith("ACCELERATE_") for name in os.environ):
+            raise InputError(
+                f"`accelerate launch` started a single process, whatever it was asked for:"
+                f" {instead}"
+            )
+    elif count() > 1 and not shared:
+        raise InputError("this stage cannot be shared out: start it as one process")
+
+
+def start_wanted() -> None:
+    """Become torchrun where the environment wants several processes and this is the only one.
+
+    Raises:
+        InputError: what it wants is not a number of processes.
+    """
+    wanted = os.environ.get(WANTED, "1")
+    if not wanted.isdigit() or int(wanted) < 1:
+        raise InputError(f"{WANTED} is '{wanted}': must be a whole number from 1 on")
+    if int(wanted) > 1 and "WORLD_SIZE" not in os.environ:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", wanted]
+        os.execv(sys.executable, [sys.executable, *launcher, *sys.argv])
+
+
+def join() -> None:
+    """Meet the other processes, over NCCL where there is CUDA, else over gloo."""
+    import atexit
+
+    import torch
+
+    if count() > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(torch.distributed.destroy_process_group)
+
+
+def mean_(tensor):
+    """Replace a tensor by its mean over all processes, and return it."""
+    return tensor if count() == 1 else sum_(tensor).div_(count())
+
+
+def sum_(tensor):
+    """Replace a tensor by its sum over all processes, and return it."""
+    import torch
+
+    if count() > 1:
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def joined(tensor):
+    """What each process has of a batch, (b, ...) by `share`, put together again in its order."""
+    import torch
+
+    if count() == 1:
+        return tensor
+    theirs = [torch.empty_like(tensor) for _ in range(count())]
+    torch.distributed.all_gather(theirs, tensor.contiguous())
+    return torch.stack(theirs, 1).flatten(0, 1)
+
+
+def everyone(mine) -> list:
+    """What every process holds, in the order of their numbers; small things, on the CPU."""
+    import torch
+
+    if count() == 1:
+        return [mine]
+    theirs = [None] * count()
+    torch.distributed.all_gather_object(theirs, mine)
+    return theirs
+
+
+def wait() -> None:
+    """Go on when all processes have come here."""
+    everyone(None)
