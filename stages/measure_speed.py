@@ -1,48 +1,58 @@
 """Measure what the design gains over the paper's algorithm as it is written, on this machine.
 
-Not a stage: `python stages/measure_speed.py quick` (under a minute on two cores) or `full`. Takes
-the settings of params.yaml, and images and networks made for the purpose: nothing need have run.
-Only the comparison of samplers takes its scores and speeds from metrics/ablations. Prints and
-writes metrics/speed.json: medians over repeats that take turns, ratios within the run, and the
-machine.
+Not a stage: `python stages/measure_speed.py` (some minutes on two cores), or with `--quick` in
+under one, on smaller databases and with fewer repeats. Takes the settings of params.yaml, and
+images and networks made for the purpose: nothing need have run. Only the comparison of samplers
+takes its scores and speeds from metrics/ablations. Prints and writes metrics/speed.json, or
+metrics/speed_cuda.json on a CUDA device: medians over repeats that take turns, ratios within the
+run, and the machine.
 """
 
 from pathlib import Path
 
 from rissole.ground import config, files, runtime
-from rissole.ground.errors import InputError
 from rissole.results import claims
-from rissole.speed import measures, worlds
+from rissole.speed import data, hardware, memory, steps, worlds
 from rissole.speed.machine import describe
 
 import torch
 
 ABLATIONS = Path("metrics/ablations")
-REPEATS = {"quick": 5, "full": 20}
-SIZES = {"quick": [10_000], "full": [10_000, 100_000]}  # rows of the databases that are searched
 
 
-def main(extent: str) -> None:
+def main(quick: bool = False) -> None:
     """Measure everything."""
-    if extent not in REPEATS:
-        raise InputError(f"'{extent}': must be quick or full")
     settings = config.read()
-    device, repeats = runtime.set_up(settings.threads), REPEATS[extent]
+    device, repeats = runtime.set_up(settings.threads), 5 if quick else 20
     world = worlds.make(settings, device)
     machine = describe() | {"threads": settings.threads, "torch": torch.__version__}
-    found = {"machine": machine, "preset": settings.preset, "extent": extent}
-    found |= measures.training(world, repeats)
-    found |= measures.sampling(world, repeats)
-    found |= measures.neighbours_cost(world, repeats)
-    found |= measures.network(world, repeats)
-    found |= measures.database(world)
-    found |= measures.encoding(world, repeats)
+    found = {"machine": machine, "preset": settings.preset, "extent": "quick" if quick else "full"}
+    found |= steps.training(world, repeats)
+    found |= steps.sampling(world, repeats)
+    found |= steps.neighbours_cost(world, repeats)
     found |= equal_quality(settings)
-    found["retrieval"] = measures.retrieval(settings, SIZES[extent])
+    found |= hardware.best_product(device)
+    best = found["peak_gflop_per_second"] * 1e9
+    found |= hardware.network(world, repeats, best)
+    found["remedies"] = hardware.remedies(world, repeats, compiled=not quick)
+    if not quick:
+        found["paper_size"] = hardware.paper_size(world, best)
+    found |= data.database(world)
+    found |= data.encoding(world, repeats)
+    sizes = [10_000] if quick else [10_000, 100_000, 1_000_000]
+    found |= data.retrieval(settings, sizes)
+    found |= data.self_join(settings, 20_000 if quick else 100_000)
+    found |= data.splitting(1500 if quick else 10_000)
+    found |= memory.growth(100, "train_ldm") if quick else memory.growth(2000, "sample_images")
+    sides = (16, 32) if quick else (16, 32, 64, 128)
+    found["memory_per_image_sampled_mb"] = memory.per_image(world.ldm, sides)
+    found |= memory.start_up()
     found = files.rounded(found)
-    files.write_json(Path("metrics/speed.json"), found)
+    path = Path("metrics", "speed_cuda.json" if device.type == "cuda" else "speed.json")
+    files.write_json(path, found)
     for name, value in found.items():
         print(f"{name:30s} {value}")
+    print(f"measure_speed: -> {path}")
 
 
 def equal_quality(settings: config.Settings) -> dict:

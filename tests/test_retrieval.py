@@ -174,9 +174,9 @@ def test_the_kind_follows_the_number_of_rows(tmp_path, rows, kind):
 @scann
 @pytest.mark.parametrize("kind", ["hashed", "tree"])
 def test_an_index_in_parts_finds_what_exact_search_finds(tmp_path, kind):
-    """Parts of 500 rows, from blocks that end elsewhere."""
+    """Even parts of at most 600 rows, from blocks that end elsewhere."""
     vectors, queries = clustered(), clustered(seed=0)[:200]
-    index = build(vectors, tmp_path / "latent", kind, blocks=7, part_mb=500 * 24 * 4 / 1e6)
+    index = build(vectors, tmp_path / "latent", kind, blocks=7, part_mb=600 * 24 * 4 / 1e6)
     assert sorted(index.parts) == [0, 500, 1000, 1500]
     rows, similarities = index.search(queries, 20)
     expected, _ = search.Exact(vectors).search(queries, 20)

@@ -4,7 +4,7 @@ import contextlib
 
 from committed import ROOT
 from rissole.ground import config, runtime
-from rissole.speed import measures, timing, worlds
+from rissole.speed import steps, timing, worlds
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def gradients(world, loss):
 
 
 def test_a_training_step_has_the_loss_and_gradients_of_the_plain_algorithm(world, exact):
-    losses = [loss(world) for loss in (measures.our_loss, measures.reference_loss)]
+    losses = [loss(world) for loss in (steps.our_loss, steps.reference_loss)]
     assert losses[0].item() == pytest.approx(losses[1].item(), abs=1e-5)
     ours, theirs = (gradients(world, loss) for loss in losses)
     assert ours.keys() == theirs.keys()
@@ -44,7 +44,7 @@ def test_a_training_step_has_the_loss_and_gradients_of_the_plain_algorithm(world
 
 def test_all_blocks_together_draw_what_one_after_the_other_draws(world, exact):
     world.denoiser.eval()
-    ours, theirs = measures.our_latents(world), measures.reference_latents(world)
+    ours, theirs = steps.our_latents(world), steps.reference_latents(world)
     assert torch.allclose(ours, theirs, atol=1e-4)
     assert ours.std() > 0.1
 

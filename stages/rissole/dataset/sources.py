@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -31,7 +32,7 @@ OPTIONS = {
 ENDINGS = ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pgm .png .pnm .ppm .tif .tiff .webp"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One image: its path below the root (or name), what is known of it, how to get its file."""
 
@@ -83,14 +84,14 @@ def folder(data: Data) -> list[Record]:
     root = _root(data)
     tops = [root] if data.classes is None else _class_folders(root, Path(data.classes))
     endings = ENDINGS.split()
-    paths = {
-        path.relative_to(root).as_posix(): path
+    names = sorted(
+        path.relative_to(root).as_posix()
         for top in tops
         for path in top.rglob("*")
         if path.suffix.lower() in endings
-    }
-    visible = [name for name in sorted(paths) if "/." not in f"/{name}" and paths[name].is_file()]
-    return _found([_file(paths[name], name, data.groups) for name in visible], root)
+    )
+    visible = (name for name in names if "/." not in f"/{name}" and (root / name).is_file())
+    return _found([_file(root, name, data.groups) for name in visible], root)
 
 
 def imagenet100(data: Data) -> list[Record]:
@@ -205,10 +206,15 @@ def _class_folders(root: Path, classes: Path) -> list[Path]:
     return folders
 
 
-def _file(path: Path, name: str, groups: str | None) -> Record:
+def _file(root: Path, name: str, groups: str | None) -> Record:
+    read = partial(_read, root, name)
     name = name.encode("utf-8", "replace").decode()  # Parquet knows no other bytes than UTF-8
     first, slash, _ = name.partition("/")
-    return Record(name, first if slash else None, _group(name, groups), path.read_bytes)
+    return Record(name, sys.intern(first) if slash else None, _group(name, groups), read)
+
+
+def _read(root: Path, name: str) -> bytes:
+    return (root / name).read_bytes()
 
 
 def _group(name: str, pattern: str | None) -> str | None:

@@ -61,6 +61,10 @@ class Settings:
             raise InputError(f"params.yaml: the key '{name}' is missing; put it back")
         return value
 
+    def under(self, preset: str) -> "Settings":
+        """The same file with another preset chosen."""
+        return Settings(self._params.model_copy(update={"preset": preset}))
+
     @property
     def variants(self) -> dict[str, Variant]:
         """The denoisers to train, in their order."""
@@ -185,7 +189,7 @@ def _check_together(settings: Settings) -> None:
     """Check what no single section shows; sections that a cut-down file leaves out are skipped."""
     params = settings._params
     for preset in params.presets or {}:
-        under = Settings(params.model_copy(update={"preset": preset}))
+        under = settings.under(preset)
         unknown = [name for name in under._chosen if name not in SECTIONS]
         if unknown:
             raise InputError(
@@ -241,7 +245,7 @@ def _check_row(settings: Settings, key: str, row: Row, variants: dict[str, Varia
         sample = settings._section("sample", f"{key}.sample", row.sample)
         ldm = settings._section("ldm", over=variant.ldm if variant else None)
         steps, timesteps = sample.steps, ldm.timesteps
-        if timesteps % steps:  # in between, DDIM of diffusers steps past the wrong timesteps
+        if timesteps % steps:  # in between, steps are uneven, and diffusers' DDIM would go astray
             where = f"{key}.sample" if "steps" in row.sample else "sample"
             raise InputError(
                 f"params.yaml: {where}.steps is {steps}: must divide ldm.timesteps {timesteps};"

@@ -4,6 +4,7 @@ Ranked by cosine similarity, as in the released code: all vectors here have unit
 dot product is the cosine.
 """
 
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -244,7 +245,8 @@ def build(
     """
     rows, width = shape
     device = device or torch.device("cpu")
-    part_rows = min(rows, max(1, int(settings.part_mb * 1e6) // (4 * width)))
+    parts = math.ceil(rows * 4 * width / (settings.part_mb * 1e6))
+    part_rows = math.ceil(rows / parts)
     kind = _kind(settings, rows, part_rows, device)
     shutil.rmtree(folder, ignore_errors=True)
     found, exact, seconds, starts = {}, {}, 0.0, []

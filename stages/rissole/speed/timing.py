@@ -1,7 +1,9 @@
 """Seconds of calls that are to be compared, and the most arithmetic that the machine does."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 
 import torch
@@ -23,6 +25,19 @@ def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[st
             if turn:
                 seconds[name].append(time.perf_counter() - started)
     return {name: median(of) for name, of in seconds.items()}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep off the screen what libraries in C++ write to the standard error."""
+    screen, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
+        os.close(nothing)
 
 
 def peak(dtype: torch.dtype, device: torch.device, sides=(512, 1024, 2048)) -> float:
