@@ -115,4 +115,4 @@ def reconstruct(
 
 
 if __name__ == "__main__":
-    runtime.run(main, shared=True)
+    runtime.run(main)

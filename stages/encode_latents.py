@@ -43,11 +43,11 @@ def main(part: str | None = None):
 
     processes.wait()
     names = {split: [shard.stem for shard in of] for split, of in splits.items()}
-    for path in LATENTS.glob("*.parquet"):
-        if path.stem not in (shard.stem for shard in shards):
-            path.unlink(missing_ok=True)
-    latents.merge(LATENTS, names, model.codebook().cpu())
-    processes.wait()  # the first may still be writing
+    if processes.first():
+        for path in {*LATENTS.glob("*.parquet")} - {LATENTS / shard.name for shard in shards}:
+            path.unlink()
+        latents.merge(LATENTS, names, model.codebook().cpu())
+    processes.wait()
     counts = {split: latents.count(LATENTS, split) for split in images.SPLITS}
     size = sum(path.stat().st_size for path in LATENTS.iterdir())
     print(
@@ -69,7 +69,13 @@ def encode(model: vqgan.VQGAN, shard: Path, mirrors: bool, device: torch.device)
     """Encode a file of the split, unless that was done; whether it had to be."""
     mirrors = mirrors and shard.stem.startswith("train")
     path = LATENTS / shard.name
-    made_of = identity.of(shard, MODEL, Path(__file__), mirrors=mirrors)
+    made_of = identity.of(
+        shard,
+        MODEL,
+        Path(__file__),
+        mirrors=mirrors,
+        machine=[device.type, torch.get_num_threads(), torch.__version__],
+    )
     if identity.is_noted("encode_latents", path, made_of):
         return False
     pictures = images.read_shard(shard)

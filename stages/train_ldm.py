@@ -44,17 +44,19 @@ def main(name: str) -> None:
         ldm=ldm.model_dump(),
     )
     states = Checkpoints(f"train_ldm/{name}", made_of, settings.checkpoint)
-    curve, seconds = go_on(learner, states)
-    clock = time.perf_counter() - seconds
+    curve = torch.full((ldm.steps, 2), math.nan, device=device)  # losses of training, validation
+    clock = time.perf_counter() - go_on(learner, states, curve)
     steps = training.train(learner, conditioning, ldm, variant.seed, train, val)
     for done in runtime.progress(
         steps, f"train_ldm {name}", " images", ldm.steps, ldm.batch, learner.step
     ):
-        curve.append({"loss": done.loss})
+        curve[done.step - 1, 0] = done.loss
         if done.validation is not None:
-            curve[-1]["validation"] = done.validation
+            curve[done.step - 1, 1] = done.validation
         if states.due():
-            keep(learner, states, curve, time.perf_counter() - clock)
+            tensors, numbers = learner.state()
+            numbers["seconds"] = time.perf_counter() - clock
+            states.save(done.step, tensors | {"curve": curve[: done.step]}, numbers)
     seconds = time.perf_counter() - clock
     if not math.isfinite(learner.best_validation):
         raise InputError(
@@ -66,8 +68,12 @@ def main(name: str) -> None:
     learner.averages.copy_(learner.best)
     denoiser.save(folder / "best.safetensors", learner.averaged, step=learner.best_step)
 
-    files.write_curve(files.measured("loss", name, "csv"), curve)
-    live = sum(p.numel() for p in network.parameters() if p.grad is not None and p.grad.any())
+    points = [
+        {"loss": loss} | ({} if math.isnan(validation) else {"validation": validation})
+        for loss, validation in curve.tolist()
+    ]
+    files.write_curve(files.measured("loss", name, "csv"), points)
+    live = learner.descent.live()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), processes.alone():
         training.block_loss(network, conditioning, ldm, train, torch.tensor([0], device=device))
     files.write_json(
@@ -89,28 +95,16 @@ def main(name: str) -> None:
     )
 
 
-def go_on(learner: training.Learner, states: Checkpoints) -> tuple[list[dict], float]:
-    """Put the learner where an earlier run stopped; the curve and the seconds up to there."""
+def go_on(learner: training.Learner, states: Checkpoints, curve: torch.Tensor) -> float:
+    """Put the learner and the curve where an earlier run stopped; the seconds it took."""
     newest = states.newest()
     if newest is None:
-        return [], 0.0
+        return 0.0
     tensors, about = newest
-    curve = [
-        {"loss": loss} if math.isnan(validation) else {"loss": loss, "validation": validation}
-        for loss, validation in tensors.pop("curve").tolist()
-    ]
     seconds = about.pop("seconds")
+    curve[: about["step"]] = tensors.pop("curve").to(curve.device)
     learner.load(tensors, about)
-    return curve, seconds
-
-
-def keep(learner: training.Learner, states: Checkpoints, curve: list[dict], seconds: float) -> None:
-    """Save a state to go on from."""
-    points = [[float(of.get(name, math.nan)) for name in ("loss", "validation")] for of in curve]
-    tensors, numbers = learner.state()
-    states.save(
-        learner.step, tensors | {"curve": torch.tensor(points)}, numbers | {"seconds": seconds}
-    )
+    return seconds
 
 
 def read_images(variant: schema.Variant, split: str, database: latents.Latents, device):

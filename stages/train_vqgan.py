@@ -28,6 +28,8 @@ def main() -> None:
     progress = runtime.progress(trained, "train_vqgan", " images", steps, settings.vqgan.batch)
     for model, terms in progress:  # noqa: B007 (the last model is the trained one)
         curve.append(terms)
+        if len(curve) % 100 == 0:  # off the device, where each would hold a block of its own
+            curve[-100:] = [{name: float(term) for name, term in of.items()} for of in curve[-100:]]
     seconds = time.perf_counter() - start
     model.eval()
     vqgan.save(MODEL, model)

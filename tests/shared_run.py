@@ -1,4 +1,4 @@
-"""Run stages that processes can share, in the current folder, in single precision.
+"""Run stages that processes can share, in the current folder, in single precision, without DVC.
 
 `python shared_run.py WORD...` or under torchrun; a word is a stage with its row, such as
 `train_ldm/rissole`, or `stop/50`: training keeps its state after so many steps and ends.
@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "stages")]
+sys.modules |= dict.fromkeys(["dvc", "scann"])  # as on a bare machine: importing them fails
 from rissole.ground import checkpoints, processes, runtime  # noqa: E402
 from rissole.pretrained import compat  # noqa: E402
 

@@ -1,5 +1,6 @@
 """Stage encode_latents: every image once, and its mirror where the preset wants it."""
 
+import shutil
 from pathlib import Path
 
 import encode_latents
@@ -119,6 +120,7 @@ def test_a_second_run_writes_the_same_bytes(pixels):
     write_model()
     digests = []
     for _ in range(2):
+        shutil.rmtree("data/latents", ignore_errors=True)
         encode(mirrors=True)
         digests.append({path: files.digest(path) for path in Path("data/latents").iterdir()})
     assert digests[0] == digests[1] and len(digests[0]) == 6

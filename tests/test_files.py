@@ -139,3 +139,23 @@ def test_a_curve_has_few_lines_that_average_what_was_taken(tmp_path):
     assert lines[1] == "5,2,"
     assert lines[-1] == "900,897,7"
     assert len(lines) == 181
+
+
+@pytest.mark.parametrize("piece", [1, 256, 300, 1024, 5000])
+@pytest.mark.parametrize("rows", [1, 1023, 1024, 2500, 4096])
+def test_a_table_written_in_pieces_is_that_written_at_once(tmp_path, rows, piece):
+    codes = np.random.default_rng(0).integers(0, 255, (rows, 7), np.uint8)
+    table = pa.table({"code": files.bytes_column(codes), "number": pa.array(range(rows))})
+    files.write_table(tmp_path / "whole.parquet", table)
+    with files.growing_table(tmp_path / "pieces.parquet") as add:
+        for start in range(0, rows, piece):
+            add(table.slice(start, piece))
+    assert (tmp_path / "pieces.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert files.read_table(tmp_path / "pieces.parquet").equals(table)
+
+
+def test_a_table_that_is_not_finished_leaves_no_file(tmp_path):
+    with pytest.raises(KeyError), files.growing_table(tmp_path / "table.parquet") as add:
+        add(pa.table({"number": pa.array(range(3000))}))
+        raise KeyError
+    assert not list(tmp_path.iterdir())

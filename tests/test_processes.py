@@ -81,7 +81,9 @@ def weights(folder: Path, name: str = "last") -> torch.Tensor:
 @pytest.fixture(scope="module")
 def two(one, tmp_path_factory):
     """The first stage and the denoiser by two processes, each on what one process made before."""
-    folder = copy(one, tmp_path_factory.mktemp("two"), "vqgan", "loss", "ldm", "samples")
+    folder = copy(
+        one, tmp_path_factory.mktemp("two"), "vqgan", "loss", "ldm", "samples", "features"
+    )
     start(folder, 2, "train_vqgan")
     shutil.copytree(one / "data/vqgan", folder / "data/vqgan", dirs_exist_ok=True)
     shutil.rmtree(folder / "data/latents")
@@ -154,8 +156,8 @@ def curve_start(folder: Path) -> torch.Tensor:
 
 STRANGERS = {
     "mpirun": {"OMPI_COMM_WORLD_SIZE": "2"},
-    "srun": {"SLURM_NTASKS": "4"},
-    "accelerate": {"ACCELERATE_USE_CPU": "True"},
+    "srun": {"SLURM_STEP_NUM_TASKS": "4"},
+    "accelerate": {"ACCELERATE_MIXED_PRECISION": "no"},
 }
 
 
@@ -173,8 +175,10 @@ def test_a_stage_that_cannot_be_shared_is_refused_to_many(monkeypatch):
         processes.check(shared=False)
 
 
-def test_one_of_srun_s_processes_alone_is_welcome(monkeypatch):
-    monkeypatch.setenv("SLURM_NTASKS", "1")
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "ACCELERATE_LOG_LEVEL"])
+def test_a_process_that_is_alone_is_welcome_wherever_it_was_started(name, monkeypatch):
+    """As in a script of `sbatch -n 4`, which is one process."""
+    monkeypatch.setenv(name, "1" if name.startswith("SLURM_STEP") else "4")
     processes.check(shared=True)
 
 

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from functools import reduce
 
 from committed import ROOT, committed
 
@@ -65,8 +68,35 @@ def test_every_stage_row_and_preset_is_explained():
         assert f"`{name}`" in README, name
 
 
-def test_the_ratios_are_those_that_were_measured():
+def test_the_figures_of_speed_are_those_that_were_measured():
     measured = json.loads(committed("metrics/speed.json"))
-    shown = re.findall(r"^\|[^|]+\| `(\w+)` \| ([\d.]+) \|$", README, re.M)
-    assert len(shown) > 5
-    assert {name: f"{measured[name]:.2f}" for name, _ in shown} == dict(shown)
+    shown = re.findall(r"^\|[^|]+\| `([\w/]+)` \| ([\d.,]+) \|$", README, re.M)
+    assert len(shown) > 10
+    for path, figure in shown:
+        value = reduce(lambda of, key: of[key], path.split("/"), measured)
+        assert f"{value:,.{len(figure.partition('.')[2])}f}" == figure, path
+
+
+def test_the_plan_is_what_the_script_prints():
+    script = [sys.executable, ROOT / "stages/plan_scale.py"]
+    printed = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() in README
+    assert printed.count("\n") > 10
+
+
+def test_what_was_tried_and_what_memory_it_takes_is_what_was_measured():
+    measured = json.loads(committed("metrics/speed.json"))
+    lines = [cells(line) for line in README.splitlines() if line.startswith("|")]
+    for name, of in measured["remedies"].items():
+        figures = [f"{of[unit]:.2f}" if unit in of else "" for unit in ("train", "draw", "update")]
+        assert [line[1:4] for line in lines if line[0] == name] == [figures]
+    for stage, grown in measured["peak_memory_growth"].items():
+        figures = [f"{measured['peak_memory_mb'][stage]:,.0f}", f"{100 * grown:+.0f} %"]
+        assert [f"`{stage}`", *figures] in lines
+    for kind in ("exact", "hashed", "tree"):
+        found = [measured["retrieval"][f"{kind}_{10**n}"] for n in (4, 5, 6)]
+        figures = [f"{of['recall_at_20']:.3f}, {of['queries_per_second']:,.0f}" for of in found]
+        assert [kind, *figures] in lines
+    curves = measured["memory_per_image_sampled_mb"].values()
+    for kind in ("whole", "block_by_block"):
+        assert f"line [{', '.join(f'{of[kind]:.2f}' for of in curves)}]" in README

@@ -6,7 +6,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
-from rissole.ground import runtime
+from rissole.ground import command, runtime
 
 import pytest
 
@@ -50,3 +50,24 @@ def test_a_log_gets_whole_lines_of_progress(capsys):
     for text in ("\rtrain:  10%", "\r", "\rtrain:  20%\n"):
         log.write(text)
     assert capsys.readouterr().err == "train:  10%\ntrain:  20%\n"
+
+
+def test_help_does_not_wait_for_torch():
+    for script in sorted(STAGES.glob("*.py")):
+        words = [sys.executable, "-S", script, "--help"]  # no packages but Python's own
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"usage: {script.name}")
+
+
+def test_a_command_line_follows_from_the_parameters_of_main(tmp_path):
+    (tmp_path / "stage.py").write_text(
+        '"""Do it."""\ndef main(row: str, part: str | None = None, quick: bool = False): ...\n'
+    )
+    parser = command.parser(tmp_path / "stage.py")
+    assert vars(parser.parse_args(["a"])) == {"row": "a", "part": None, "quick": False}
+    given = parser.parse_args(["a", "--part", "1/2", "--quick"])
+    assert vars(given) == {"row": "a", "part": "1/2", "quick": True}
+    assert parser.description == "Do it."
+    with pytest.raises(SystemExit):
+        parser.parse_args([])

@@ -1,5 +1,6 @@
 """The U-Net: the released networks' sizes, its shapes, its corrections."""
 
+import copy
 from pathlib import Path
 
 import toy
@@ -100,3 +101,25 @@ def test_a_whole_latent_costs_what_its_four_blocks_cost():
             unet(torch.randn(b, 8, side, side), [torch.randn(b, 16)])
         flop.append(counter.get_total_flops())
     assert flop[0] == pytest.approx(flop[1], rel=0.03)  # all but attention and embeddings
+
+
+def test_channels_last_computes_what_the_default_order_computes():
+    """Outputs and gradients, against torch's own group norm on channels-first memory."""
+    torch.manual_seed(0)
+    fast = UNet(toy.ldm(), 3, 1)
+    torch.nn.init.normal_(fast.last.weight)
+    plain = copy.deepcopy(fast)
+    for module in plain.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.__class__ = torch.nn.GroupNorm
+    fast.to(memory_format=torch.channels_last)
+    u, embedded = torch.randn(5, 8, 8, 8), [torch.randn(5, 16)]
+    outputs = [
+        fast(u.contiguous(memory_format=torch.channels_last), embedded),
+        plain(u, embedded),
+    ]
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    for output in outputs:
+        output.square().mean().backward()
+    for ours, expected in zip(fast.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-3, atol=1e-5)

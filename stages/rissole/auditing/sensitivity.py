@@ -32,7 +32,7 @@ def measure(network: Denoiser, database: Latents, neighbours: Tensor) -> dict[st
     """
     table = database.table(normalise=True)
     grey = table.norm(dim=1).argmin().expand(1, *database.codes.shape[1:])
-    database = replace(database, codes=torch.cat([database.codes, grey.to(database.codes.dtype)]))
+    database = replace(database, codes=torch.cat([database.codes, grey.to(database.codes)]))
     conditioning = Conditioning(network.row, database, network.ldm.normalise)
     steps = math.gcd(STEPS, network.ldm.timesteps)
     sample = Sample(images=IMAGES, sampler="ddim", steps=steps, batch=IMAGES)

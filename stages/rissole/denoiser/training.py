@@ -56,6 +56,8 @@ def block_loss(
     timestep = torch.randint(ldm.timesteps, drawn, device=device).expand(b, n)
     noise = conditioning.noise(b)
     rows, timestep, noise = (processes.share(of) for of in (rows, timestep, noise))
+    if denoiser.training and processes.count() > 1:  # masks of dropout are each process's own
+        torch.manual_seed(runtime.seeded(torch.initial_seed(), processes.rank()))
 
     z = conditioning.latents(take(images.codes, rows))  # b c H W
     signal = diffusion.signal(ldm.schedule, ldm.timesteps, device)[timestep]

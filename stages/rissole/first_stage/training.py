@@ -68,7 +68,8 @@ def _forward(
     model: VQGAN, distance: nn.Module | None, x: Tensor, settings: schema.VQGAN
 ) -> tuple[Tensor, Terms]:
     """The reconstruction of `x`, the terms of its loss, and the loss without a discriminator's."""
-    looked_at = max(1, round(len(x) * settings.perceptual_share))
+    looked_at = max(1, round(settings.batch * settings.perceptual_share))  # of the whole batch
+    mine = len(processes.share(range(looked_at)))
     with runtime.autocast(x.device):
         x_hat, _, commitment = model(x)
         x_hat = x_hat.float()
@@ -78,7 +79,10 @@ def _forward(
         }
         loss = terms["reconstruction"] + commitment
         if distance is not None:
-            terms["perceptual"] = distance(x[:looked_at], x_hat[:looked_at])
+            terms["perceptual"] = x_hat.new_zeros(())
+            if mine:
+                seen = distance(x[:mine], x_hat[:mine])
+                terms["perceptual"] = seen * (mine * processes.count() / looked_at)
             loss = loss + settings.perceptual_weight * terms["perceptual"]
     return x_hat, {"loss": loss} | terms
 

@@ -30,16 +30,12 @@ class Checkpoints:
         self._seconds, self._saved = seconds, time.monotonic()
 
     def newest(self) -> tuple[dict, dict] | None:
-        """The tensors of the newest state that can be read, on the CPU, and what is said of it."""
-        for path in reversed(self._paths()):
-            try:
-                state = files.read_tensors(path)
-            except InputError as error:
-                print(f"{error}; the checkpoint before it is used", file=sys.stderr)
-                continue
-            print(f"going on from {path}", file=sys.stderr)
-            return state
-        return None
+        """The tensors of the newest state that can be read, on the CPU, and what is said of it.
+
+        Several processes read the one that the first of them can.
+        """
+        chosen = processes.everyone(self._readable() if processes.first() else None)[0]
+        return None if chosen is None else files.read_tensors(chosen)
 
     def due(self) -> bool:
         """Whether it is time for another state."""
@@ -57,6 +53,17 @@ class Checkpoints:
         """Forget all states: the training is done, and what it made is written."""
         if processes.first():
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _readable(self) -> Path | None:
+        for path in reversed(self._paths()):
+            try:
+                files.read_tensors(path)
+            except InputError as error:
+                print(f"{error}; the checkpoint before it is used", file=sys.stderr)
+                continue
+            print(f"going on from {path}", file=sys.stderr)
+            return path
+        return None
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("*.safetensors"))

@@ -30,9 +30,9 @@ class Descent:
     def __init__(self, network: nn.Module, betas: tuple[float, float] = (0.9, 0.999)):
         self.weights = nn.Parameter(flatten(network))
         self.weights.grad = torch.zeros_like(self.weights)
-        parameters = list(network.parameters())
-        views = _views(self.weights.grad, parameters)
-        for parameter, view in zip(parameters, views, strict=True):
+        self._parameters = list(network.parameters())
+        views = _views(self.weights.grad, self._parameters)
+        for parameter, view in zip(self._parameters, views, strict=True):
             parameter.grad = view
         self.optimiser = torch.optim.Adam([self.weights], betas=betas, fused=True)
 
@@ -52,6 +52,11 @@ class Descent:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
+
+    def live(self) -> int:
+        """How many numbers of parameters ever had a gradient."""
+        moments = _views(self.optimiser.state[self.weights]["exp_avg_sq"], self._parameters)
+        return sum(moment.numel() for moment in moments if moment.any())
 
     def state(self) -> dict[str, Tensor]:
         """What it takes to go on from here, by name; the tensors are the live ones."""

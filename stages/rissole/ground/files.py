@@ -85,6 +85,9 @@ def growing_table(path: Path) -> Iterator[Callable[[pa.Table], None]]:
     The file is that which `write_table` makes of all pieces at once; no more than a row group and
     a piece are held.
     """
+    if not processes.first():
+        yield lambda piece: None
+        return
     with replacing(path) as scratch, ExitStack() as stack:
         waiting, writer = [], None
 
@@ -92,7 +95,7 @@ def growing_table(path: Path) -> Iterator[Callable[[pa.Table], None]]:
             rows = pa.concat_tables(waiting)
             whole = len(rows) // least * least
             writer.write_table(rows.slice(0, whole), ROW_GROUP)
-            waiting[:] = [rows.slice(whole)]
+            waiting[:] = [rows.slice(whole)] if whole < len(rows) else []
 
         def add(piece: pa.Table) -> None:
             nonlocal writer
@@ -103,7 +106,7 @@ def growing_table(path: Path) -> Iterator[Callable[[pa.Table], None]]:
                 flush(ROW_GROUP)
 
         yield add
-        if len(waiting[0]):
+        if waiting:
             flush(1)
 
 

@@ -43,9 +43,18 @@ def fits(size: int, device) -> bool:
 
 
 def free() -> int:
-    """The bytes of memory that Linux could give without swapping; elsewhere, all there are."""
-    known = Path("/proc/meminfo")
-    if not known.exists():
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    lines = known.read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    """The bytes of memory that this process can count on without swapping.
+
+    What Linux says is available (elsewhere, all there is), no more than the container still may
+    have, and of that an equal share for each process of a stage on this machine.
+    """
+    known, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if known.exists():
+        lines = (line.split() for line in known.read_text().splitlines())
+        most = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
+    if limit.exists() and limit.read_text().strip() != "max":
+        most = min(
+            most, int(limit.read_text()) - int(limit.with_name("memory.current").read_text())
+        )
+    return most // int(os.environ.get("LOCAL_WORLD_SIZE", 1))

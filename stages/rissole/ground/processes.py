@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,9 @@ Result = TypeVar("Result")
 
 WANTED = "RISSOLE_PROCESSES"
 # What other launchers tell a process about how many there are.
-STRANGERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS")
+STRANGERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+ACCELERATE = "ACCELERATE_MIXED_PRECISION"  # set by whatever `accelerate launch` starts
+PATIENCE = timedelta(days=7)  # with a process whose files of the split take longer
 
 
 _alone = ContextVar("alone", default=False)
@@ -85,7 +88,7 @@ def check(shared: bool) -> None:
                     f"{name} is {os.environ[name]}, but these processes do not know of each other"
                     f" and would all do the same work: {instead}"
                 )
-        if any(name.startswith("ACCELERATE_") for name in os.environ):
+        if ACCELERATE in os.environ:
             raise InputError(
                 f"`accelerate launch` started a single process, whatever it was asked for:"
                 f" {instead}"
@@ -115,7 +118,8 @@ def join() -> None:
     import torch
 
     if count() > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, timeout=PATIENCE)
         atexit.register(torch.distributed.destroy_process_group)
 
 

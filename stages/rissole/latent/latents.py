@@ -47,11 +47,11 @@ class Latents:
 
     def z(self, rows: Tensor) -> Tensor:
         """The raw latents of int64 `rows` (...) as float32 (..., c, h, w)."""
-        return F.embedding(self.codes[rows], self.codebook).movedim(-1, -3)
+        return F.embedding(take(self.codes, rows), self.codebook).movedim(-1, -3)
 
     def look_up(self, table: Tensor) -> Tensor:
         """All latents, float32 (n, c, h, w), through a `table` of codes."""
-        return F.embedding(self.codes, table).movedim(-1, -3).contiguous()
+        return F.embedding(self.codes.to(table.device), table).movedim(-1, -3).contiguous()
 
     def apart_from(self, other: "Latents") -> np.ndarray:
         """Which images share no group and no codes with any of another split, bool (n)."""
@@ -219,21 +219,16 @@ def read(folder: Path, split: str) -> Latents:
     Raises:
         InputError: as `read_parts`.
     """
-    codes, parts = None, []
+    codes, columns, start = None, [], 0
     for part in read_parts(folder, split):
         if codes is None:
             shape = (count(folder, split), *part.codes.shape[1:])
-            codes, start = memory.array(shape, np.int32, f"{split} codes"), 0
+            codes = memory.array(shape, np.int32, f"{split} codes")
         codes[start : start + len(part)] = part.codes
         start += len(part)
-        parts.append(replace(part, codes=part.codes[:0]))
-    ids, originals, groups = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("ids", "originals", "groups")
-    )
-    return replace(
-        parts[0], ids=ids, originals=originals, groups=groups, codes=torch.from_numpy(codes)
-    )
+        columns.append((part.ids, part.originals, part.groups))
+    ids, originals, groups = map(np.concatenate, zip(*columns, strict=True))
+    return replace(part, ids=ids, originals=originals, groups=groups, codes=torch.from_numpy(codes))
 
 
 def take(codes: Tensor, rows: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ def find(
     fetched = np.broadcast_to(np.minimum(fetched, k + SPARE), len(queries))
     rows = np.empty((len(queries), k), np.int64)
     similarities = np.empty((len(queries), k), np.float32)
+    exhaustive = _exhaustive(index)
     starts = range(0, len(queries), TOGETHER)
     for start in runtime.progress(starts, "neighbours", " images", scale=TOGETHER):
         part = slice(start, start + TOGETHER)
@@ -59,7 +60,7 @@ def find(
         found = _allowed(*found, numbers, kin)
         rows[part], similarities[part] = (values[:, :k] for values in found)
         for query in numbers[rows[part, -1] < 0]:
-            found = _exhaustive(index).search(vectors[np.array([query])], len(database))
+            found = exhaustive.search(vectors[np.array([query])], len(database))
             found = _allowed(*found, numbers[[query - start]], kin)
             left = int((found[0] >= 0).sum())
             if left < k:

@@ -77,7 +77,12 @@ class Exact:
         n, width = self.vectors.shape
         if not memory.fits(4 * n * width, self.device):
             return None
-        return torch.from_numpy(self.vectors[:]).to(self.device)
+        if self.device.type == "cpu":
+            return torch.from_numpy(self.vectors[:])
+        held = torch.empty(n, width, device=self.device)
+        for start in range(0, n, BLOCK):
+            held[start : start + BLOCK] = torch.from_numpy(self.vectors[start : start + BLOCK])
+        return held
 
     def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The `n` most similar rows, best first; of equally similar ones the lowest row first.
@@ -206,8 +211,9 @@ def choose(index: Index, table: schema.Retrieval, seed: int) -> Index:
     if table.share < 1:
         index = Part(vectors, runtime.evenly(len(vectors), round(table.share * len(vectors))))
     if table.correct_hubs:
-        _, similarities = index.search(vectors[:], table.k + 1)  # the first is the row itself
-        index = HubCorrected(index, table.k, similarities[:, 1:].mean(1))
+        chunks = (vectors[start : start + 8 * CHUNK] for start in range(0, len(vectors), 8 * CHUNK))
+        near = np.concatenate([index.search(chunk, table.k + 1)[1] for chunk in chunks])
+        index = HubCorrected(index, table.k, near[:, 1:].mean(1))  # the first is the row itself
     return index
 
 
@@ -247,7 +253,7 @@ def build(
     device = device or torch.device("cpu")
     parts = math.ceil(rows * 4 * width / (settings.part_mb * 1e6))
     part_rows = math.ceil(rows / parts)
-    kind = _kind(settings, rows, part_rows, device)
+    kind = _kind(settings, rows, device)
     shutil.rmtree(folder, ignore_errors=True)
     found, exact, seconds, starts = {}, {}, 0.0, []
     for start, part in _stretches(blocks, rows, width, part_rows):
@@ -346,13 +352,13 @@ def _padded(rows: np.ndarray, similarities: np.ndarray, n: int) -> tuple[np.ndar
     )
 
 
-def _kind(settings: schema.Index, rows: int, part_rows: int, device: torch.device) -> str:
+def _kind(settings: schema.Index, rows: int, device: torch.device) -> str:
     if settings.kind != "auto":
         return settings.kind
     few = CUDA_EXACT_BELOW if device.type == "cuda" else settings.exact_below
     if rows < few or not scann_installed():
         return "exact"
-    return "hashed" if part_rows < settings.tree_above else "tree"
+    return "hashed" if rows < settings.tree_above else "tree"
 
 
 def _scann(kind: str):

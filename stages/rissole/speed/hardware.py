@@ -31,7 +31,7 @@ def network(world: World, repeats: int, best: float) -> dict[str, float]:
         repeats: of each call.
         best: FLOP per second of the fastest product of matrices of the type computed in.
     """
-    unet = Unet(world.denoiser.unet, world.ldm, world.ldm.batch * world.conditioning.blocks)
+    unet = Alone(world.denoiser.unet, world.ldm, world.ldm.batch * world.conditioning.blocks)
 
     def step() -> None:
         learn(world.denoiser, our_loss(world))
@@ -49,11 +49,14 @@ def network(world: World, repeats: int, best: float) -> dict[str, float]:
 def paper_size(world: World, best: float) -> dict[str, object]:
     """The same at the paper's U-Net, and what its training step spends its time on."""
     ldm = world.ldm.model_copy(update=PAPER)
-    unet = Unet(UNet(ldm, 10, 1).to(world.images.codes.device), ldm, PAPER_BLOCKS)
+    unet = Alone(UNet(ldm, 10, 1).to(world.images.codes.device), ldm, PAPER_BLOCKS)
     seconds = interleaved({"train": unet.train, "draw": unet.draw}, 3)
-    with quiet(), profile(activities=[ProfilerActivity.CPU]) as seen:
+    cuda = world.images.codes.device.type == "cuda"
+    kind = ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU
+    with quiet(), profile(activities=[kind]) as seen:
         unet.train()
-    spent = {of.key: of.self_cpu_time_total for of in seen.key_averages()}
+    times = "self_device_time_total" if cuda else "self_cpu_time_total"
+    spent = {of.key: getattr(of, times) for of in seen.key_averages()}
     largest = sorted(spent, key=spent.get, reverse=True)[:4]
     return {
         "train_fraction_of_peak": 3 * unet.flop / seconds["train"] / best,
@@ -64,7 +67,7 @@ def paper_size(world: World, best: float) -> dict[str, object]:
     }
 
 
-class Unet:
+class Alone:
     """A U-Net alone, with made-up inputs of the sizes that a step gives it."""
 
     def __init__(self, unet: UNet, ldm: LDM, blocks: int, side: int = 8):
@@ -104,8 +107,8 @@ def remedies(world: World, repeats: int, compiled: bool) -> dict[str, dict[str, 
     """
     ldm, blocks = world.ldm, world.ldm.batch * world.conditioning.blocks
 
-    def fresh() -> Unet:
-        return Unet(copy.deepcopy(world.denoiser.unet), ldm, blocks)
+    def fresh() -> Alone:
+        return Alone(copy.deepcopy(world.denoiser.unet), ldm, blocks)
 
     ours = fresh()
     variants = {"ours": ours, "single precision": _Single(ours), "channels first": _Nchw(fresh())}
@@ -131,7 +134,7 @@ def remedies(world: World, repeats: int, compiled: bool) -> dict[str, dict[str, 
 class _Single:
     """A U-Net without mixed precision."""
 
-    def __init__(self, unet: Unet):
+    def __init__(self, unet: Alone):
         self._unet = unet
 
     def train(self) -> None:
@@ -147,7 +150,7 @@ class _Single:
 class _Nchw:
     """A U-Net in torch's default order of memory, with torch's own group norm."""
 
-    def __init__(self, unet: Unet):
+    def __init__(self, unet: Alone):
         for module in unet.unet.modules():
             if isinstance(module, nn.GroupNorm):
                 module.__class__ = nn.GroupNorm
@@ -159,7 +162,7 @@ class _Nchw:
 def _updates(world: World, repeats: int) -> dict[str, dict[str, float]]:
     """The clip, the optimiser's step and the average: over one vector, and over parameters."""
     one, many = (copy.deepcopy(world.denoiser) for _ in range(2))
-    descent, average = Descent(one), None
+    descent = Descent(one)
     average = descent.weights.data.clone()
     parameters = list(many.parameters())
     averages = [parameter.detach().clone() for parameter in parameters]
@@ -193,7 +196,7 @@ def _updates(world: World, repeats: int) -> dict[str, dict[str, float]]:
     }
 
 
-def _compiled(ours: Unet, other: Unet, repeats: int) -> dict[str, float]:
+def _compiled(ours: Alone, other: Alone, repeats: int) -> dict[str, float]:
     clock = time.perf_counter()
     other.unet.compile()
     other.train()
@@ -208,10 +211,11 @@ def _compiled(ours: Unet, other: Unet, repeats: int) -> dict[str, float]:
 
 
 def best_product(device: torch.device) -> dict[str, object]:
-    """The FLOP per second of the best product of matrices of the type that autocast chooses."""
+    """FLOP per second of the best product of matrices, in autocast's type and in float32."""
     with runtime.autocast(device):
         dtype = (torch.ones(1, 1, device=device) @ torch.ones(1, 1, device=device)).dtype
     return {
         "peak_gflop_per_second": peak(dtype, device) / 1e9,
+        "peak_single_gflop_per_second": peak(torch.float32, device) / 1e9,
         "peak_type": str(dtype).removeprefix("torch."),
     }

@@ -88,9 +88,10 @@ def _settings(images: int, held: int) -> dict:
     quick["data"] = {"source": "folder", "root": "images", "shard": held, "images": None}
     quick["vqgan"]["steps"] = quick["ldm"]["steps"] = quick["sample"]["steps"] = 2
     quick["ldm"]["validations"] = 1
-    quick["sample"] |= {"images": images // 2, "batch": 50}
+    quick["sample"] |= {"images": images * 3 // 4, "batch": 50}
     latent = 16 * 16 * 3 * 4  # bytes of the whole-latent query at 64 pixels
-    quick["index"] = {"part_mb": max(1, round(held * latent / 1e6))}
+    kind = "hashed" if held >= 1000 else "exact"  # too few rows to train hashes on
+    quick["index"] = {"kind": kind, "part_mb": max(1, round(held * latent / 1e6))}
     return settings
 
 

@@ -1,19 +1,22 @@
 """What a database of any size takes on machines like the one that was measured: arithmetic only.
 
 Rates are those of metrics/speed.json, taken to other sizes by what they grow with: pixels for
-reading and encoding, FLOP for training, rows times rows for the search of a fixed share of a tree.
+reading, FLOP for encoding and training, rows times rows for the search of a fixed share of a tree.
 """
 
 import math
+from collections.abc import Callable
 
 from rissole.denoiser.unet import UNet
+from rissole.first_stage.vqgan import VQGAN
 from rissole.ground.config import Settings
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-MEASURED_SIDE = 64  # pixels per side, of which speed.json tells the rates
-INT64, FLOAT32, CODE = 8, 4, 2  # bytes
+INT64, INT32, FLOAT32, CODE = 8, 4, 4, 2  # bytes; a code on disk
+HASH = 1 / 2  # bytes of a number in the hashes
+HELD_CODES = 3 * INT32  # bytes of a code while duplicates are found: held, joined, told apart
 SECONDS_PER_HOUR, HOURS_PER_DAY = 3600, 24
 
 
@@ -25,46 +28,71 @@ def plan(images: int, settings: Settings, speed: dict) -> dict[str, float]:
         settings: under the preset that tells size, codebook and network.
         speed: content of metrics/speed.json, taken in full.
     """
-    pixels, k = settings.data.size**2, settings.k
-    side = settings.data.size // 2 ** len(settings.vqgan.widths)
-    block = side // settings.blocks
-    channels = settings.vqgan.quantiser.channels
-    width = channels * block * block  # of a query by first block
-    codes = CODE * side * side
-    shrunk = pixels / MEASURED_SIDE**2
-    search = speed["retrieval"]["tree_1000000"]["queries_per_second"] * 1e6 / images
+    measured, k = settings.under(speed["preset"]), settings.k
+    rows = images * (1 + settings.latents.mirrors)
+    side, channels = _latent(settings)
+    width = channels * (side // settings.blocks) ** 2  # of a query by first block
+    latent = channels * side * side * FLOAT32
+    search = speed["retrieval"]["tree_1000000"]["queries_per_second"] * 1e6 / rows
     search *= speed["retrieval_width"] / width
-    flop = 3 * settings.blocks**2 * forward_flop(settings)
     trained = speed["paper_size"]["train_fraction_of_peak"] * speed["peak_gflop_per_second"] * 1e9
-    hours = {
-        "split": shrunk / speed["split_images_per_second"],
-        "encode": shrunk / speed["encode_images_per_second"],
-        "all neighbours": 1 / search,
-        "an epoch": flop / trained,
+    seconds = {
+        "split": images
+        * (settings.data.size / measured.data.size) ** 2
+        / speed["split_images_per_second"],
+        "encode": rows
+        * encoder_flop(settings)
+        / encoder_flop(measured)
+        / speed["encode_images_per_second"],
+        "all neighbours": rows / search,
+        "an epoch": rows * 3 * settings.blocks**2 * unet_flop(settings) / trained,
     }
+    once = seconds["split"] + seconds["encode"]
     return {
-        "pictures, uncompressed, on disk (GB)": images * pixels * 3 / 1e9,
-        "codes on disk (GB)": images * codes / 1e9,
-        "the same as float latents (GB)": images * channels * side * side * FLOAT32 / 1e9,
-        f"neighbour tables of k = {k} (GB)": images * (INT64 + k * (INT64 + FLOAT32)) / 1e9,
-        "vectors by first block, floats (GB)": images * width * FLOAT32 / 1e9,
-        "their hashes, half a byte for two numbers (GB)": images * width / 4 / 1e9,
-        "memory to find duplicates among codes (GB)": images * (2 * codes + codes) / 1e9,
+        "pictures, uncompressed, on disk (GB)": images * settings.data.size**2 * 3 / 1e9,
+        "rows, with their mirrors (millions)": rows / 1e6,
+        "codes on disk (GB)": rows * CODE * side * side / 1e9,
+        f"neighbour tables of k = {k} on disk (GB)": rows * (INT64 + k * (INT64 + FLOAT32)) / 1e9,
+        "index by first block, with its floats, disk and memory (GB)": rows
+        * width
+        * (FLOAT32 + HASH)
+        / 1e9,
+        "memory to find duplicates among codes (GB)": rows * HELD_CODES * side * side / 1e9,
+        "memory of the reference and the audits, float latents (GB)": rows * latent / 1e9,
         "chance that two ids of 64 bits collide (%)": 100 * -math.expm1(-(images**2) / 2**65),
-        **{f"{name} (hours)": images * of / SECONDS_PER_HOUR for name, of in hours.items()},
-        "machines that do the split and the codes in a day": math.ceil(
-            images * (hours["split"] + hours["encode"]) / SECONDS_PER_HOUR / HOURS_PER_DAY
+        **{f"{name} (hours)": of / SECONDS_PER_HOUR for name, of in seconds.items()},
+        "machines that split and encode in a day": math.ceil(
+            once / SECONDS_PER_HOUR / HOURS_PER_DAY
         ),
     }
 
 
-def forward_flop(settings: Settings) -> int:
+def unet_flop(settings: Settings) -> int:
     """FLOP of a forward pass of the preset's U-Net over one block."""
-    ldm, channels = settings.ldm, settings.vqgan.quantiser.channels
-    side = settings.data.size // 2 ** len(settings.vqgan.widths) // settings.blocks
-    with torch.device("meta"):
-        unet = UNet(ldm, channels, 1)
-        u, embedded = torch.empty(1, ldm.widths[0] // 2, side, side), torch.empty(1, ldm.embedding)
-    with FlopCounterMode(display=False) as counter:
-        unet(u, [embedded])
+    ldm, (side, channels) = settings.ldm, _latent(settings)
+    block = side // settings.blocks
+
+    def forward() -> None:
+        u = torch.empty(1, ldm.widths[0] // 2, block, block)
+        UNet(ldm, channels, 1)(u, [torch.empty(1, ldm.embedding)])
+
+    return _flop(forward)
+
+
+def encoder_flop(settings: Settings) -> int:
+    """FLOP of encoding one picture of the preset."""
+    size = settings.data.size
+    return _flop(lambda: VQGAN(settings.vqgan).encoder(torch.empty(1, 3, size, size)))
+
+
+def _latent(settings: Settings) -> tuple[int, int]:
+    """Side and channels of the preset's latents."""
+    quantiser = settings.vqgan.quantiser
+    channels = len(quantiser.levels) if quantiser.kind == "fsq" else quantiser.channels
+    return settings.data.size // 2 ** len(settings.vqgan.widths), channels
+
+
+def _flop(forward: Callable[[], object]) -> int:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        forward()
     return counter.get_total_flops()

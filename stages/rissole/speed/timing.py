@@ -8,6 +8,8 @@ from statistics import median
 
 import torch
 
+PRODUCTS = 4  # in a row: on CUDA a wait for one would count the launch
+
 
 def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """The median seconds of each of some calls, after one call of each to warm up.
@@ -40,11 +42,16 @@ def quiet() -> Iterator[None]:
         os.close(nothing)
 
 
-def peak(dtype: torch.dtype, device: torch.device, sides=(512, 1024, 2048)) -> float:
+def peak(dtype: torch.dtype, device: torch.device) -> float:
     """FLOP per second of the fastest product of two square matrices of a type."""
     rates = []
-    for side in sides:
+    for side in (4096, 8192) if device.type == "cuda" else (512, 1024, 2048):
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        seconds = interleaved({"product": lambda a=a, b=b: a @ b}, 10)["product"]
-        rates.append(2 * side**3 / seconds)
+
+        def products(a=a, b=b) -> None:
+            for _ in range(PRODUCTS):
+                a @ b
+
+        seconds = interleaved({"products": products}, 10)["products"]
+        rates.append(PRODUCTS * 2 * side**3 / seconds)
     return max(rates)
