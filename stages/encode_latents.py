@@ -11,13 +11,11 @@ a last call without it. A file that is there already and would come out the same
 """
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from rissole.dataset import images
 from rissole.first_stage import vqgan
 from rissole.ground import config, identity, processes, runtime
-from rissole.ground.errors import InputError
 from rissole.latent import latents
 
 import numpy as np
@@ -34,7 +32,7 @@ def main(part: str | None = None):
     model = vqgan.load(MODEL).to(device)
     splits = {split: images.shards(SPLIT, split) for split in images.SPLITS}
     shards = [shard for of in splits.values() for shard in of]
-    mine = processes.share(shards) if part is None else share(shards, part)
+    mine = processes.share(shards) if part is None else processes.part(shards, part)
     with processes.alone():
         made = [shard for shard in mine if encode(model, shard, settings.latents.mirrors, device)]
     print(f"encode_latents: {len(made)} of {len(mine)} files encoded -> {LATENTS}")
@@ -54,14 +52,6 @@ def main(part: str | None = None):
         f"encode_latents: {counts['train']:,} train and {counts['val']:,} val latents"
         f" -> {LATENTS}/manifest.json ({size / 1e6:.1f} MB)"
     )
-
-
-def share(shards: Sequence[Path], part: str) -> Sequence[Path]:
-    """The files of one part of many, such as 3/16."""
-    number, _, of = part.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise InputError(f"--part is '{part}': must be like 3/16, from 1/16 to 16/16")
-    return shards[int(number) - 1 :: int(of)]
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rissole.ground import config, files, runtime
 from rissole.latent import latents
-from rissole.retrieval import neighbours, search
+from rissole.retrieval import index, neighbours, search
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +24,10 @@ def main(name: str):
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
     query = "latent" if table.query == "random" else table.query
     database = search.Vectors(train, query, settings.blocks)
-    index = search.open(INDEX / query, database, device)
-    index = search.choose(index, table, settings.seed)
+    chosen = search.choose(index.open(INDEX / query, database, device), table, settings.seed)
     folder = NEIGHBOURS / name
 
-    found = neighbours.find(index, train, train, database, table.k, table.exclude)
+    found = neighbours.find(chosen, train, train, database, table.k, table.exclude)
     write(folder / "train.parquet", table.query, train.ids, *found)
     used = train.rows(found[0])
     measured = neighbours.hubs(used, len(train)) | {"cosine": round(float(found[1].mean()), 4)}
@@ -40,7 +39,7 @@ def main(name: str):
     write(folder / "queries.parquet", table.query, train.ids[queries], *(x[queries] for x in found))
 
     vectors = search.Vectors(val, query, settings.blocks)
-    found = neighbours.find(index, train, val, vectors, table.k, table.exclude)
+    found = neighbours.find(chosen, train, val, vectors, table.k, table.exclude)
     write(folder / "val.parquet", table.query, val.ids, *found)
     print(
         f"retrieve_neighbours: {table.k} neighbours by {table.query} for {len(train):,} train and"

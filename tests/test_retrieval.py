@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from rissole.ground import memory, schema
 from rissole.ground.errors import InputError
 from rissole.latent.latents import Latents
-from rissole.retrieval import neighbours, search
+from rissole.retrieval import index, neighbours, search
 
 import numpy as np
 import pytest
@@ -41,12 +42,12 @@ def clustered(n=2000, d=24, clusters=40, seed=0):
 def build(vectors, folder, kind="auto", blocks=1, **settings):
     """Build an index over vectors that come in blocks; open it."""
     settings = SETTINGS.model_copy(update={"kind": kind} | settings)
-    measured = search.build(
+    measured = index.build(
         np.array_split(vectors[:], blocks), vectors.shape, settings, folder, vectors[:50]
     )
     assert measured["kind"] in ("exact", "hashed", "tree")
     assert 0.8 < measured["recall_at_20"] <= 1 or len(vectors) <= 200
-    return search.open(folder, vectors)
+    return index.open(folder, vectors)
 
 
 def some(n=60, codes=30, mirrors=False, seed=0):
@@ -64,10 +65,10 @@ def some(n=60, codes=30, mirrors=False, seed=0):
     )
 
 
-def look_up(database, queries, k, exclude, index=None):
+def look_up(database, queries, k, exclude, opened=None):
     vectors, of_queries = (search.Vectors(part, "latent", 2) for part in (database, queries))
-    index = index(vectors) if index else search.Exact(vectors)
-    return neighbours.find(index, database, queries, of_queries, k, exclude)
+    among = opened(vectors) if opened else search.Exact(vectors)
+    return neighbours.find(among, database, queries, of_queries, k, exclude)
 
 
 def test_the_first_block_is_the_upper_left_one_at_length_1():
@@ -144,7 +145,7 @@ def test_an_index_survives_moving_its_folder(tmp_path, kind):
     vectors = clustered()
     before = build(vectors, tmp_path / "a" / "latent", kind).search(vectors[:50], 20)
     shutil.move(tmp_path / "a", tmp_path / "b")
-    after = search.open(tmp_path / "b" / "latent", vectors).search(vectors[:50], 20)
+    after = index.open(tmp_path / "b" / "latent", vectors).search(vectors[:50], 20)
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
 
 
@@ -176,14 +177,54 @@ def test_the_kind_follows_the_number_of_rows(tmp_path, rows, kind):
 def test_an_index_in_parts_finds_what_exact_search_finds(tmp_path, kind):
     """Even parts of at most 600 rows, from blocks that end elsewhere."""
     vectors, queries = clustered(), clustered(seed=0)[:200]
-    index = build(vectors, tmp_path / "latent", kind, blocks=7, part_mb=600 * 24 * 4 / 1e6)
-    assert sorted(index.parts) == [0, 500, 1000, 1500]
-    rows, similarities = index.search(queries, 20)
+    found = build(vectors, tmp_path / "latent", kind, blocks=7, part_mb=600 * 24 * 4 / 1e6)
+    assert sorted(found.parts) == [0, 500, 1000, 1500]
+    rows, similarities = found.search(queries, 20)
     expected, _ = search.Exact(vectors).search(queries, 20)
     assert (rows[:, :, None] == expected[:, None]).sum() / expected.size > 0.9
     assert (np.diff(similarities, axis=1) <= 0).all()
     cosines = np.einsum("qd,qnd->qn", queries, vectors[rows])
     assert np.allclose(similarities, cosines, atol=1e-5)
+
+
+@scann
+def test_parts_of_an_index_built_by_workers_of_their_own_are_those_of_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    vectors = clustered()
+    settings = SETTINGS.model_copy(update={"kind": "hashed", "part_mb": 600 * 24 * 4 / 1e6})
+
+    def over(folder):
+        return [vectors], vectors.shape, settings, Path(folder) / "latent"
+
+    alone = index.build(*over("alone"), vectors[:50])
+    for part in ("2/3", "3/3", "1/3"):
+        list(index.build_parts(*over("workers"), "made of this", part))
+    written = {path: path.stat().st_mtime_ns for path in Path("workers").rglob("*.*")}
+    together = index.build(*over("workers"), vectors[:50], "made of this")
+    assert {p: p.stat().st_mtime_ns for p in written} == written
+    assert together["recall_at_20"] == alone["recall_at_20"]
+    contents = [
+        {path.relative_to(of): path.read_bytes() for path in Path(of).rglob("*.*")}
+        for of in ("alone", "workers")
+    ]
+    assert contents[0] == contents[1] and len(contents[0]) > 8
+
+
+@scann
+def test_a_lost_part_of_an_index_is_built_again_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    vectors, folder = clustered(), Path("latent")
+    settings = SETTINGS.model_copy(update={"kind": "hashed", "part_mb": 1100 * 24 * 4 / 1e6})
+    over = [vectors], vectors.shape, settings, folder, vectors[:50], "made of this"
+    index.build(*over)
+    lost, kept = sorted(folder.glob("*/"))
+    before = {path: path.stat().st_mtime_ns for path in kept.iterdir()}
+    shutil.rmtree(lost)
+    index.build(*over)
+    assert {path: path.stat().st_mtime_ns for path in kept.iterdir()} == before
+    assert len(list(lost.iterdir())) == len(before)
+    index.build(*over[:-1], "made of that")
+    assert {path: path.stat().st_mtime_ns for path in kept.iterdir()} != before
 
 
 def test_exact_search_that_does_not_fit_in_memory_finds_the_same(monkeypatch):
@@ -213,7 +254,7 @@ def test_an_index_asked_for_by_name_needs_scann(tmp_path, monkeypatch):
 def test_an_index_over_other_vectors_is_refused(tmp_path):
     build(clustered(n=100), tmp_path / "latent", "exact")
     with pytest.raises(InputError, match="built over 100 vectors of width 24, not 99"):
-        search.open(tmp_path / "latent", clustered(n=99))
+        index.open(tmp_path / "latent", clustered(n=99))
 
 
 def test_without_exclusion_an_image_is_its_own_first_neighbour():

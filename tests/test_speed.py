@@ -6,7 +6,7 @@ import toy
 from committed import ROOT
 from rissole.ground import config, runtime
 from rissole.ground.errors import InputError
-from rissole.retrieval import search
+from rissole.retrieval import index, search
 from rissole.speed import data, memory, plan, steps, timing, worlds
 
 import numpy as np
@@ -151,7 +151,7 @@ def test_an_index_takes_the_disk_that_the_plan_says(tmp_path):
         pytest.skip("ScaNN has no wheel here")
     settings = config.read(ROOT / "params.yaml").index.model_copy(update={"kind": "hashed"})
     vectors = np.concatenate(list(data.clustered(10_000)))
-    search.build([vectors], vectors.shape, settings, tmp_path / "index", vectors[:5])
+    index.build([vectors], vectors.shape, settings, tmp_path / "index", vectors[:5])
     found = sum(path.stat().st_size for path in (tmp_path / "index").rglob("*.*"))
     assert found == pytest.approx(vectors.nbytes * (1 + 1 / 8), rel=0.02)
 

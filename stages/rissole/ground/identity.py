@@ -28,15 +28,22 @@ def folder(stage: str) -> Path:
 
 
 def note(stage: str, path: Path, made_of: str) -> None:
-    """Note what a file of a stage is made of."""
-    content = {"made_of": made_of, "sha256": files.digest(path)}
+    """Note what a file or folder of a stage is made of."""
+    content = {"made_of": made_of, "sha256": _digest(path)}
     files.write_json(folder(stage) / f"{path.name}.json", content)
 
 
 def is_noted(stage: str, path: Path, made_of: str) -> bool:
-    """Whether a file is there, untouched, and noted to be made of that."""
+    """Whether a file or folder is there, untouched, and noted to be made of that."""
     try:
         content = files.read_json(folder(stage) / f"{path.name}.json")
     except InputError:
         return False
-    return path.exists() and content == {"made_of": made_of, "sha256": files.digest(path)}
+    return path.exists() and content == {"made_of": made_of, "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    if path.is_file():
+        return files.digest(path)
+    digests = {str(file.relative_to(path)): files.digest(file) for file in path.rglob("*.*")}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

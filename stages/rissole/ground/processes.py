@@ -58,6 +58,18 @@ def share(items: Sequence[Item]) -> Sequence[Item]:
     return items[rank() :: count()]
 
 
+def part(items: Sequence[Item], of: str) -> Sequence[Item]:
+    """The items of one worker of many, such as `3/16`, who know nothing of each other.
+
+    Raises:
+        InputError: it is not like that.
+    """
+    number, _, count = of.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise InputError(f"--part is '{of}': must be like 3/16, from 1/16 to 16/16")
+    return items[int(number) - 1 :: int(count)]
+
+
 def in_turn(items: Sequence[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
     """Work on items, a process on one of them at a time; all see all results, in order.
 

@@ -4,17 +4,11 @@ Ranked by cosine similarity, as in the released code: all vectors here have unit
 dot product is the cosine.
 """
 
-import math
-import shutil
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
-from time import perf_counter
 
-from rissole.ground import files, memory, runtime, schema
-from rissole.ground.errors import InputError
+from rissole.ground import memory, runtime, schema
 from rissole.latent import blocks as grid
 from rissole.latent.latents import Latents
 
@@ -24,7 +18,6 @@ import torch.nn.functional as F
 
 CHUNK = 512  # queries searched at once
 BLOCK = 16384  # database rows that exact search compares them with at once
-CUDA_EXACT_BELOW = 1_000_000  # rows: all pairs of so many are a minute at 20 TFLOP/s and width 640
 
 
 class Vectors:
@@ -139,7 +132,7 @@ class ScaNN:
 
     def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """As `Exact.search`, with most of the same rows."""
-        return _best(
+        return best(
             {start: _asked(part, queries, n, self.reorder) for start, part in self.parts.items()}, n
         )
 
@@ -222,107 +215,6 @@ def scann_installed() -> bool:
     return find_spec("scann") is not None
 
 
-def build(
-    blocks: Iterable[np.ndarray],
-    shape: tuple[int, int],
-    settings: schema.Index,
-    folder: Path,
-    probes: np.ndarray,
-    device: torch.device | None = None,
-) -> dict[str, object]:
-    """Build the index over vectors of length 1 into `folder`, named for its query, and measure it.
-
-    Chosen by size where the settings leave it open: exact search, hashing (anisotropic, then exact
-    scores for the best `reorder`), or hashing in the leaves of a tree. Exact search also takes
-    over where ScaNN cannot be installed, and on CUDA, where it is quicker up to a million rows. No
-    more vectors are held than `settings.part_mb` allows: of more there is an index for each part.
-
-    Args:
-        blocks: the vectors, float32 (m, d) at a time.
-        shape: (n, d) of all of them.
-        settings: section `index`.
-        folder: is filled.
-        probes: queries float32 (q, d).
-        device: that exact search would run on; None for the CPU.
-
-    Returns:
-        What the index is, the share of the 20 nearest to the probes that it finds, and how many
-        probes it finds them for in a second, to two digits.
-    """
-    rows, width = shape
-    device = device or torch.device("cpu")
-    parts = math.ceil(rows * 4 * width / (settings.part_mb * 1e6))
-    part_rows = math.ceil(rows / parts)
-    kind = _kind(settings, rows, device)
-    shutil.rmtree(folder, ignore_errors=True)
-    found, exact, seconds, starts = {}, {}, 0.0, []
-    for start, part in _stretches(blocks, rows, width, part_rows):
-        asked = exact_part = Exact(part, device)
-        if kind != "exact":
-            searcher = _searcher(part, kind, settings)
-            target = folder / f"{start:012}"
-            target.mkdir(parents=True)
-            # Without relative_path the files would name this folder and break on a move.
-            searcher.serialize(str(target), relative_path=True)
-            asked = ScaNN(part, {0: searcher}, settings.reorder)
-            starts.append(start)
-        clock = perf_counter()
-        found[start] = asked.search(probes, 20)
-        seconds += perf_counter() - clock
-        exact[start] = found[start] if asked is exact_part else exact_part.search(probes, 20)
-    about = {"kind": kind, "query": folder.name, "rows": rows, "width": width}
-    if kind != "exact":
-        about |= {"reorder": settings.reorder, "parts": starts}
-    files.write_json(folder / "index.json", about)
-    near, truth = (_best(of, 20)[0] for of in (found, exact))
-    hits = (near[:, :, None] == truth[:, None]) & (truth[:, None] >= 0)
-    return about | {
-        "recall_at_20": round(float(hits.sum() / (truth >= 0).sum()), 4),
-        "queries_per_second": float(f"{len(probes) / seconds:.2g}"),
-    }
-
-
-def open(folder: Path, vectors: np.ndarray | Vectors, device: torch.device | None = None) -> Index:
-    """Open an index for search.
-
-    Args:
-        folder: what `build` filled.
-        vectors: what it was built over.
-        device: that exact search runs on; None for the CPU.
-
-    Raises:
-        InputError: the index is missing or was built over other vectors, or ScaNN is.
-    """
-    about = files.read_json(folder / "index.json")
-    if (about["rows"], about["width"]) != tuple(vectors.shape):
-        raise InputError(
-            f"{folder}: built over {about['rows']:,} vectors of width {about['width']}, not"
-            f" {len(vectors):,} of width {vectors.shape[1]}; run `dvc repro build_index`"
-        )
-    if about["kind"] == "exact":
-        return Exact(vectors, device or torch.device("cpu"))
-    parts = {}
-    for start in about["parts"]:
-        parts[start] = _scann(about["kind"]).load_searcher(str(folder / f"{start:012}"))
-        parts[start].set_num_threads(torch.get_num_threads())
-    return ScaNN(vectors, parts, about["reorder"])
-
-
-def _stretches(
-    blocks: Iterable[np.ndarray], rows: int, width: int, most: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The vectors in stretches of `most`, each with the number of its first."""
-    start, filled, buffer = 0, 0, np.empty((most, width), np.float32)
-    for block in blocks:
-        while len(block):
-            taken = block[: most - filled]
-            buffer[filled : filled + len(taken)] = taken
-            filled, block = filled + len(taken), block[len(taken) :]
-            if filled == most or start + filled == rows:
-                yield start, buffer[:filled]
-                start, filled = start + filled, 0
-
-
 def _asked(
     searcher: object, queries: np.ndarray, n: int, reorder: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -336,7 +228,7 @@ def _asked(
     return _padded(rows, np.where(found, similarities, -np.inf), n)
 
 
-def _best(found: dict[int, tuple[np.ndarray, np.ndarray]], n: int) -> tuple[np.ndarray, np.ndarray]:
+def best(found: dict[int, tuple[np.ndarray, np.ndarray]], n: int) -> tuple[np.ndarray, np.ndarray]:
     """The n best of what was found in each stretch, by the row that the stretch begins with."""
     rows = np.concatenate([np.where(r < 0, -1, r + start) for start, (r, _) in found.items()], 1)
     similarities = np.concatenate([s for _, s in found.values()], 1)
@@ -349,42 +241,4 @@ def _padded(rows: np.ndarray, similarities: np.ndarray, n: int) -> tuple[np.ndar
     return (
         np.pad(rows, missing, constant_values=-1),
         np.pad(similarities, missing, constant_values=-np.inf),
-    )
-
-
-def _kind(settings: schema.Index, rows: int, device: torch.device) -> str:
-    if settings.kind != "auto":
-        return settings.kind
-    few = CUDA_EXACT_BELOW if device.type == "cuda" else settings.exact_below
-    if rows < few or not scann_installed():
-        return "exact"
-    return "hashed" if rows < settings.tree_above else "tree"
-
-
-def _scann(kind: str):
-    if not scann_installed():
-        raise InputError(
-            f"params.yaml: index.kind is '{kind}': ScaNN, which it needs, is not installed here;"
-            " with 'auto', `dvc repro build_index` takes exact search"
-        )
-    from scann import scann_ops_pybind
-
-    return scann_ops_pybind
-
-
-def _searcher(vectors: np.ndarray, kind: str, settings: schema.Index):
-    builder = _scann(kind).builder(vectors, 20, "dot_product")
-    builder = builder.set_n_training_threads(torch.get_num_threads())
-    if kind == "tree":
-        leaves = min(len(vectors), settings.leaves or round(len(vectors) ** 0.5))
-        builder = builder.tree(
-            num_leaves=leaves,
-            num_leaves_to_search=max(1, round(settings.searched * leaves)),
-            training_sample_size=250_000,  # released
-            random_init=False,  # the default draws other leaves at every build
-        )
-    return (
-        builder.score_ah(2, anisotropic_quantization_threshold=0.2)
-        .reorder(settings.reorder)
-        .build()
     )

@@ -9,7 +9,7 @@ from rissole.dataset import sources
 from rissole.dataset.images import prepare_all
 from rissole.ground import config, schema
 from rissole.ground.config import Settings
-from rissole.retrieval import search
+from rissole.retrieval import index
 from rissole.speed import memory
 from rissole.speed.timing import interleaved, quiet
 from rissole.speed.worlds import World
@@ -61,7 +61,7 @@ def retrieval(settings: Settings, sizes: list[int]) -> dict[str, dict]:
         with TemporaryDirectory() as folder:
             clock = time.perf_counter()
             with quiet():
-                of = search.build(
+                of = index.build(
                     clustered(rows), (rows, WIDTH), chosen, Path(folder) / "latent", probes(rows)
                 )
             found[f"{kind}_{rows}"] = {
@@ -79,10 +79,10 @@ def self_join(settings: Settings, rows: int) -> dict[str, float]:
     with TemporaryDirectory() as folder:
         folder, clock = Path(folder) / "latent", time.perf_counter()
         with quiet():
-            search.build([vectors], vectors.shape, settings.index, folder, vectors[:20])
-        index = search.open(folder, vectors)
+            index.build([vectors], vectors.shape, settings.index, folder, vectors[:20])
+        searched = index.open(folder, vectors)
         for start in range(0, rows, 4096):
-            index.search(vectors[start : start + 4096], K + 1)
+            searched.search(vectors[start : start + 4096], K + 1)
         return {f"self_join_seconds_{rows}": time.perf_counter() - clock}
 
 

@@ -1,0 +1,212 @@
+"""The index over the train images on disk: in parts, built by any number of workers, and measured.
+
+Chosen by size where the settings leave it open: exact search, hashing (anisotropic, then exact
+scores for the best `reorder`), or hashing in the leaves of a tree. Exact search also takes over
+where ScaNN cannot be installed, and on CUDA, where it is quicker up to a million rows.
+"""
+
+import math
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+from rissole.ground import files, identity, processes, schema
+from rissole.ground.errors import InputError
+from rissole.retrieval import search
+
+import numpy as np
+import torch
+
+CPU = torch.device("cpu")
+CUDA_EXACT_BELOW = 1_000_000  # rows: all pairs of so many are a minute at 20 TFLOP/s and width 640
+K = 20  # neighbours that the recall counts
+
+
+def build(
+    blocks: Iterable[np.ndarray],
+    shape: tuple[int, int],
+    settings: schema.Index,
+    folder: Path,
+    probes: np.ndarray,
+    made_of: str | None = None,
+    device: torch.device = CPU,
+) -> dict[str, object]:
+    """Build the index over vectors of length 1 into `folder`, named for its query, and measure it.
+
+    Args:
+        blocks: the vectors, float32 (m, d) at a time.
+        shape: (n, d) of all of them.
+        settings: section `index`.
+        folder: is filled; parts that are there and made of the same are not made again.
+        probes: queries float32 (q, d).
+        made_of: digest of what the vectors follow from, or None to make everything anew.
+        device: that exact search would run on.
+
+    Returns:
+        What the index is, the share of the 20 nearest to the probes that it finds, and how many
+        probes it finds them for in a second, to two digits.
+    """
+    kind, starts, _ = plan(shape, settings, device)
+    found, exact, seconds = {}, {}, 0.0
+    for start, vectors, part in build_parts(blocks, shape, settings, folder, made_of, None, device):
+        clock = perf_counter()
+        found[start] = part.search(probes, K)
+        seconds += perf_counter() - clock
+        exact[start] = found[start] if kind == "exact" else search.Exact(vectors).search(probes, K)
+    about = {"kind": kind, "query": folder.name, "rows": shape[0], "width": shape[1]}
+    if kind != "exact":
+        about |= {"reorder": settings.reorder, "parts": starts}
+    for path in folder.glob("*/"):
+        if kind == "exact" or path.name not in map(_name, starts):
+            shutil.rmtree(path)
+    files.write_json(folder / "index.json", about)
+    near, truth = (search.best(of, K)[0] for of in (found, exact))
+    hits = (near[:, :, None] == truth[:, None]) & (truth[:, None] >= 0)
+    return about | {
+        "recall_at_20": round(float(hits.sum() / (truth >= 0).sum()), 4),
+        "queries_per_second": float(f"{len(probes) / seconds:.2g}"),
+    }
+
+
+def build_parts(
+    blocks: Iterable[np.ndarray],
+    shape: tuple[int, int],
+    settings: schema.Index,
+    folder: Path,
+    made_of: str | None,
+    part: str | None,
+    device: torch.device = CPU,
+) -> Iterator[tuple[int, np.ndarray, search.Index]]:
+    """Build the parts of an index one after the other; arguments as of `build`.
+
+    No more vectors are held than `settings.part_mb` allows. `part`, such as `3/16`, leaves the
+    other parts to other workers.
+
+    Yields:
+        The row that a part begins with, its vectors, and the search among them.
+    """
+    kind, starts, most = plan(shape, settings, device)
+    mine = starts if part is None else processes.part(starts, part)
+    for start, vectors in _stretches(blocks, *shape, most):
+        if start in mine and kind == "exact":
+            yield start, vectors, search.Exact(vectors, device)
+        elif start in mine:
+            searcher = _build_part(vectors, kind, settings, folder / _name(start), made_of)
+            yield start, vectors, search.ScaNN(vectors, {0: searcher}, settings.reorder)
+
+
+def plan(
+    shape: tuple[int, int], settings: schema.Index, device: torch.device
+) -> tuple[str, list[int], int]:
+    """The kind of an index over (n, d) vectors, the rows that its parts begin with, rows of each.
+
+    Raises:
+        InputError: the kind that the settings name needs ScaNN, which is not there.
+    """
+    rows, width = shape
+    few = CUDA_EXACT_BELOW if device.type == "cuda" else settings.exact_below
+    if settings.kind != "auto":
+        kind = settings.kind
+    elif rows < few or not search.scann_installed():
+        kind = "exact"
+    else:
+        kind = "hashed" if rows < settings.tree_above else "tree"
+    parts = math.ceil(rows * 4 * width / (settings.part_mb * 1e6))
+    most = math.ceil(rows / parts)
+    return kind, list(range(0, rows, most)), most
+
+
+def open(
+    folder: Path, vectors: np.ndarray | search.Vectors, device: torch.device = CPU
+) -> search.Index:
+    """Open an index for search.
+
+    Args:
+        folder: what `build` filled.
+        vectors: what it was built over.
+        device: that exact search runs on.
+
+    Raises:
+        InputError: the index is missing or was built over other vectors, or ScaNN is.
+    """
+    about = files.read_json(folder / "index.json")
+    if (about["rows"], about["width"]) != tuple(vectors.shape):
+        raise InputError(
+            f"{folder}: built over {about['rows']:,} vectors of width {about['width']}, not"
+            f" {len(vectors):,} of width {vectors.shape[1]}; run `dvc repro build_index`"
+        )
+    if about["kind"] == "exact":
+        return search.Exact(vectors, device)
+    parts = {start: _load(folder / _name(start), about["kind"]) for start in about["parts"]}
+    return search.ScaNN(vectors, parts, about["reorder"])
+
+
+def _build_part(
+    vectors: np.ndarray, kind: str, settings: schema.Index, target: Path, made_of: str | None
+):
+    stage = f"build_index/{target.parent.name}"
+    if made_of is not None and identity.is_noted(stage, target, made_of):
+        return _load(target, kind)
+    searcher = _searcher(vectors, kind, settings)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    # Without relative_path the files would name this folder and break on a move.
+    searcher.serialize(str(target), relative_path=True)
+    if made_of is not None:
+        identity.note(stage, target, made_of)
+    return searcher
+
+
+def _name(start: int) -> str:
+    return f"{start:012}"
+
+
+def _load(folder: Path, kind: str):
+    searcher = _scann(kind).load_searcher(str(folder))
+    searcher.set_num_threads(torch.get_num_threads())
+    return searcher
+
+
+def _stretches(
+    blocks: Iterable[np.ndarray], rows: int, width: int, most: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The vectors in stretches of `most`, each with the number of its first."""
+    start, filled, buffer = 0, 0, np.empty((most, width), np.float32)
+    for block in blocks:
+        while len(block):
+            taken = block[: most - filled]
+            buffer[filled : filled + len(taken)] = taken
+            filled, block = filled + len(taken), block[len(taken) :]
+            if filled == most or start + filled == rows:
+                yield start, buffer[:filled]
+                start, filled = start + filled, 0
+
+
+def _scann(kind: str):
+    if not search.scann_installed():
+        raise InputError(
+            f"params.yaml: index.kind is '{kind}': ScaNN, which it needs, is not installed here;"
+            " with 'auto', `dvc repro build_index` takes exact search"
+        )
+    from scann import scann_ops_pybind
+
+    return scann_ops_pybind
+
+
+def _searcher(vectors: np.ndarray, kind: str, settings: schema.Index):
+    builder = _scann(kind).builder(vectors, 20, "dot_product")
+    builder = builder.set_n_training_threads(torch.get_num_threads())
+    if kind == "tree":
+        leaves = min(len(vectors), settings.leaves or round(len(vectors) ** 0.5))
+        builder = builder.tree(
+            num_leaves=leaves,
+            num_leaves_to_search=max(1, round(settings.searched * leaves)),
+            training_sample_size=250_000,  # released
+            random_init=False,  # the default draws other leaves at every build
+        )
+    return (
+        builder.score_ah(2, anisotropic_quantization_threshold=0.2)
+        .reorder(settings.reorder)
+        .build()
+    )
