@@ -7,7 +7,7 @@ uint8 (h w 3) on disk and float32 (3 h w) in -1..1 in a network.
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -107,7 +107,7 @@ def prepare(record: Record, size: int) -> Picture | str:
     return Picture(_number(image.tobytes()), _number(pixels.tobytes()), pixels)
 
 
-def prepare_all(records: list[Record], size: int) -> Iterator[tuple[Record, Picture | str]]:
+def prepare_all(records: Sequence[Record], size: int) -> Iterator[tuple[Record, Picture | str]]:
     """Prepare images in their order, on at most 8 cores, holding no more than 512 of them.
 
     Fresh processes, not forked ones: threads of the parent may hold locks.

@@ -1,9 +1,9 @@
 """Where images come from: each source lists its images, none of them decoded yet."""
 
 import json
+import os
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
@@ -42,7 +42,23 @@ class Record:
     read: Callable[[], bytes]
 
 
-def records(data: Data) -> list[Record]:
+@dataclass(frozen=True)
+class Listing(Sequence):
+    """Images by their names; a record, ten times as large, is made when it is asked for."""
+
+    names: list[str]
+    record: Callable[[str], Record]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, at: int | slice) -> Record | list[Record]:
+        if isinstance(at, slice):
+            return [self.record(name) for name in self.names[at]]
+        return self.record(self.names[at])
+
+
+def records(data: Data) -> Listing:
     """The images of the chosen source, in the order of their names.
 
     Where `data.images` bounds their number, they are taken at even distances from the whole
@@ -54,15 +70,14 @@ def records(data: Data) -> list[Record]:
     every = SOURCES[data.source](data)
     if data.images is None or data.images >= len(every):
         return every
-    return [every[i * len(every) // data.images] for i in range(data.images)]
+    chosen = (i * len(every) // data.images for i in range(data.images))
+    return Listing([every.names[i] for i in chosen], every.record)
 
 
-def avatars(data: Data) -> list[Record]:
+def avatars(data: Data) -> Listing:
     """Faces drawn by DiceBear in the style "toon-head"; the label is the hair style."""
-    return [
-        Record(f"{STYLE}/{i:06}", HAIR[i % len(HAIR)], None, partial(draw_avatar, i, data.size))
-        for i in range(data.images)
-    ]
+    names = [f"{STYLE}/{number:06}" for number in range(data.images)]
+    return Listing(names, partial(_avatar, data.size))
 
 
 def draw_avatar(number: int, size: int) -> bytes:
@@ -75,7 +90,7 @@ def draw_avatar(number: int, size: int) -> bytes:
     return resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
 
 
-def folder(data: Data) -> list[Record]:
+def folder(data: Data) -> Listing:
     """All images of a tree; the label is the first sub-folder, `data.groups` finds the group.
 
     Files without an image's ending and hidden ones are passed over. With `data.classes`, only
@@ -83,18 +98,17 @@ def folder(data: Data) -> list[Record]:
     """
     root = _root(data)
     tops = [root] if data.classes is None else _class_folders(root, Path(data.classes))
-    endings = ENDINGS.split()
-    names = sorted(
-        path.relative_to(root).as_posix()
-        for top in tops
-        for path in top.rglob("*")
-        if path.suffix.lower() in endings
-    )
-    visible = (name for name in names if "/." not in f"/{name}" and (root / name).is_file())
-    return _found([_file(root, name, data.groups) for name in visible], root)
+    endings = tuple(ENDINGS.split())
+    prefixes = ("" if top == root else f"{top.relative_to(root).as_posix()}/" for top in tops)
+    every = (name for prefix in prefixes for name in _visible(root, prefix))
+    names = sorted(name for name in every if name.lower().endswith(endings))
+    if data.groups is not None:
+        for name in names:
+            _group(name, data.groups)
+    return _found(Listing(names, partial(_file, root, data.groups)), root)
 
 
-def imagenet100(data: Data) -> list[Record]:
+def imagenet100(data: Data) -> Listing:
     """A hundred class folders of ImageNet below the root, or below its `train` where it has one.
 
     The paper does not say which classes are its own; the class list names a folder per line.
@@ -104,7 +118,7 @@ def imagenet100(data: Data) -> list[Record]:
     return folder(data.model_copy(update={"root": str(train if train.is_dir() else root)}))
 
 
-def celeba(data: Data) -> list[Record]:
+def celeba(data: Data) -> Listing:
     """CelebA as it is unpacked: img_align_celeba/ beside its two lists; group = identity.
 
     The paper splits at random and ignores the official partition; so do we, but keep each person
@@ -124,9 +138,7 @@ def celeba(data: Data) -> list[Record]:
                 f"{pictures} holds {len(names):,} images, {what} names {len(other):,}: only one of"
                 f" the two has {', '.join(odd[:3])}; unpack CelebA again"
             )
-    return _found(
-        [Record(name, None, identity[name], (pictures / name).read_bytes) for name in names], root
-    )
+    return _found(Listing(names, partial(_celebrity, pictures, identity)), root)
 
 
 SOURCES = {"avatars": avatars, "folder": folder, "celeba": celeba, "imagenet100": imagenet100}
@@ -206,11 +218,32 @@ def _class_folders(root: Path, classes: Path) -> list[Path]:
     return folders
 
 
-def _file(root: Path, name: str, groups: str | None) -> Record:
+def _visible(root: Path, prefix: str) -> Iterator[str]:
+    """The files below a folder of the root, hidden ones left out, one at a time."""
+    with os.scandir(root / prefix) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _visible(root, f"{prefix}{entry.name}/")
+            elif entry.is_file():
+                yield f"{prefix}{entry.name}"
+
+
+def _avatar(size: int, name: str) -> Record:
+    number = int(name.rpartition("/")[2])
+    return Record(name, HAIR[number % len(HAIR)], None, partial(draw_avatar, number, size))
+
+
+def _celebrity(pictures: Path, identity: dict[str, str], name: str) -> Record:
+    return Record(name, None, identity[name], partial(_read, pictures, name))
+
+
+def _file(root: Path, groups: str | None, name: str) -> Record:
     read = partial(_read, root, name)
     name = name.encode("utf-8", "replace").decode()  # Parquet knows no other bytes than UTF-8
     first, slash, _ = name.partition("/")
-    return Record(name, sys.intern(first) if slash else None, _group(name, groups), read)
+    return Record(name, first if slash else None, _group(name, groups), read)
 
 
 def _read(root: Path, name: str) -> bytes:
@@ -229,8 +262,8 @@ def _group(name: str, pattern: str | None) -> str | None:
     return match[1]
 
 
-def _found(records: list[Record], root: Path) -> list[Record]:
-    if not records:
+def _found(listing: Listing, root: Path) -> Listing:
+    if not listing:
         endings = " ".join(sorted(ENDINGS))
         raise InputError(f"{root} holds no images ({endings}); name another folder as data.root")
-    return records
+    return listing
