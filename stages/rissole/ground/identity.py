@@ -16,8 +16,8 @@ from rissole.ground.errors import InputError
 
 def of(*inputs: Path, **settings: object) -> str:
     """SHA-256 over files, settings (JSON values) and the source of all of ours that is loaded."""
-    loaded = {name: module for name, module in sys.modules.items() if name.startswith("rissole")}
-    sources = [Path(loaded[name].__file__) for name in sorted(loaded)]
+    loaded = (sys.modules[name] for name in sorted(sys.modules) if name.startswith("rissole"))
+    sources = [Path(module.__file__) for module in loaded if module.__file__]
     content = {"files": [files.digest(path) for path in (*inputs, *sources)]} | settings
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

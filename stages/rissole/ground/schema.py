@@ -256,7 +256,7 @@ class Params(Checked):
     query: Query | Literal["random"] = None
     exclude: Exclude = None
     threads: Positive = None
-    checkpoint: Positive = None
+    checkpoint: Positive = 300
     queries: Positive = None
     data: dict = None
     vqgan: dict = None

@@ -7,11 +7,13 @@ from rissole.denoiser.unet import UNet
 from rissole.ground import runtime
 from rissole.ground.descent import Descent
 from rissole.ground.schema import LDM
+from rissole.latent.latents import take
 from rissole.speed.steps import learn, our_loss
 from rissole.speed.timing import interleaved, peak, quiet
-from rissole.speed.worlds import World
+from rissole.speed.worlds import World, rows
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,9 +24,11 @@ RATE = 1e-4
 
 
 def network(world: World, repeats: int, best: float) -> dict[str, float]:
-    """How much of a training step is the U-Net, and its share of the machine's best.
+    """How much of a training step is the network, and its share of the machine's best.
 
-    The FLOP per second are those of a whole training step and of a forward pass in drawing.
+    The network is stem, embeddings and U-Net, forward and backward, with the loss; the rest is what
+    it is fed with. The FLOP per second are those of a whole training step and of a forward pass of
+    the U-Net in drawing.
 
     Args:
         world: of the preset.
@@ -33,14 +37,25 @@ def network(world: World, repeats: int, best: float) -> dict[str, float]:
     """
     unet = Alone(world.denoiser.unet, world.ldm, world.ldm.batch * world.conditioning.blocks)
 
+    denoiser, conditioning, chosen = world.denoiser, world.conditioning, rows(world)
+    z = conditioning.latents(take(world.images.codes, chosen))
+    told = conditioning.told(world.images.neighbours[chosen], z, len(z))
+    z_t, target = conditioning.cut_noisy(z), conditioning.cut(z)
+    timestep = torch.zeros(len(z_t), dtype=torch.int64, device=z.device)
+
     def step() -> None:
-        learn(world.denoiser, our_loss(world))
+        learn(denoiser, our_loss(world))
+
+    def fed() -> None:
+        with runtime.autocast(z.device):
+            predicted = denoiser(z_t, timestep, denoiser.stem.context(told), told.position)
+        learn(denoiser, F.mse_loss(predicted.float(), target))
 
     with FlopCounterMode(display=False) as counter:
         step()
-    seconds = interleaved({"step": step, "train": unet.train, "draw": unet.draw}, repeats)
+    seconds = interleaved({"step": step, "fed": fed, "draw": unet.draw}, repeats)
     return {
-        "train_share_outside_unet": 1 - seconds["train"] / seconds["step"],
+        "train_share_outside_network": 1 - seconds["fed"] / seconds["step"],
         "train_fraction_of_peak": counter.get_total_flops() / seconds["step"] / best,
         "sample_fraction_of_peak": unet.flop / seconds["draw"] / best,
     }
