@@ -70,7 +70,7 @@ def equal_quality(settings: config.Settings) -> dict:
     full = max(steps, key=steps.get)
     spread = claims.spread(scores, settings.redraws(scores), "uncopied")
     good = [name for name in steps if scores[name]["uncopied"] <= scores[full]["uncopied"] + spread]
-    short = min(good, key=steps.get)
+    short = min(good, key=lambda name: (steps[name], scores[name]["uncopied"]))
     speeds = [scores[name]["sampling_images_per_second"] for name in (short, full)]
     return {
         "sample_speedup_equal_quality": speeds[0] / speeds[1],
