@@ -14,7 +14,7 @@ from rissole.auditing import audit, coherence, sensitivity
 from rissole.auditing.copies import Drawn
 from rissole.dataset import images
 from rissole.denoiser import denoiser
-from rissole.ground import config, files, runtime
+from rissole.ground import config, files, identity, runtime
 from rissole.ground.errors import InputError
 from rissole.judging import features
 from rissole.latent import blocks, latents
@@ -33,13 +33,22 @@ def main(row: str) -> None:
     settings = config.read()
     of, device = settings.row(row), runtime.set_up(settings.threads)
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
-    network = denoiser.load(Path(f"data/ldm/{of.variant}/best.safetensors")).to(device)
+    weights = Path(f"data/ldm/{of.variant}/best.safetensors")
+    network = denoiser.load(weights, train).to(device)
     context = Path("data") / of.context if network.row.neighbours != "none" else None
-    table = files.read_table(Path(f"data/samples/{row}/samples.parquet"))
-    pictures = images.read_pictures(Path(f"data/samples/{row}/samples.parquet"))
-    drawn = read_drawn(table, train)
+    samples, reconstructions = (
+        Path(f"data/samples/{row}/samples.parquet"),
+        REFERENCE / "reconstructions.parquet",
+    )
+    table = files.read_table(samples)
+    latents.check_table(samples, table, train)
+    said = table.schema.metadata[b"row"].decode()
+    identity.check(samples, said, row, f"samples of row {said}, not of {row}")
+    pictures, drawn = images.read_pictures(samples), read_drawn(table, train)
 
-    held_out = files.read_table(REFERENCE / "reconstructions.parquet", ["id"])["id"].to_numpy()
+    kept = files.read_table(reconstructions, ["id"])
+    latents.check_table(reconstructions, kept, train)
+    held_out = kept["id"].to_numpy()
     grid = network.row.blocks if network.row.blocks > 1 else settings.blocks
     real = audit.real_images(train, val, val.rows(held_out), context, grid, settings.blocks)
     numbers, traces = audit.trace(drawn, real)
@@ -47,8 +56,8 @@ def main(row: str) -> None:
         drawn.z,
         pictures,
         real.val.z,
-        images.read_pictures(REFERENCE / "reconstructions.parquet"),
-        coherence.load(REFERENCE / "collages.safetensors"),
+        images.read_pictures(reconstructions),
+        coherence.load(REFERENCE / "collages.safetensors", train.identity),
         grid,
         settings.blocks,
     )

@@ -18,7 +18,6 @@ from rissole.latent import latents
 from rissole.retrieval import index, search
 
 import numpy as np
-import torch
 
 LATENTS, INDEX, METRICS = Path("data/latents"), Path("data/index"), Path("metrics/retrieval.json")
 PROBES = 1000  # val images that the recall is measured on
@@ -28,6 +27,7 @@ def main(part: str | None = None):
     settings = config.read()
     device = runtime.set_up(settings.threads)
     rows, metrics = latents.count(LATENTS, "train"), {}
+    identified = files.digest(LATENTS / "manifest.json")
     for query in get_args(schema.Query):
         probes = np.concatenate(list(vectors("val", query, settings.blocks, PROBES)))
         blocks, shape = vectors("train", query, settings.blocks, rows), (rows, probes.shape[1])
@@ -35,11 +35,11 @@ def main(part: str | None = None):
             LATENTS / "manifest.json",
             Path(__file__),
             index=settings.index.model_dump(),
-            machine=[torch.get_num_threads(), torch.__version__],
+            machine=runtime.machine(device),
         )
         over = blocks, shape, settings.index, INDEX / query
         if part is None:
-            metrics[query] = index.build(*over, probes, made_of, device)
+            metrics[query] = index.build(*over, probes, made_of, device, identified)
         else:
             built = sum(1 for _ in index.build_parts(*over, made_of, part, device))
             print(f"build_index: {built} parts by {query} -> {INDEX / query}")

@@ -35,7 +35,8 @@ def main() -> None:
     val, val_images = take("val", MOST)
     train, train_images = take("train", max(drawn, len(val)))
     perfect = train[runtime.evenly(len(train), drawn)]
-    model = vqgan.load(VQGAN / "vqgan.safetensors").to(device)
+    identified = encoded["train"].identity
+    model = vqgan.load(VQGAN / "vqgan.safetensors", encoded["train"].first_stage).to(device)
     reconstructed, perfect_images = (
         reconstruct(model, encoded[split], ids, settings.judge.batch, device)
         for split, ids in (("val", val), ("train", perfect))
@@ -44,7 +45,8 @@ def main() -> None:
 
     def show(name: str, ids: np.ndarray, pictures: np.ndarray, **columns) -> dict:
         columns = {"id": pa.array(ids)} | columns
-        return features.write(REFERENCE / f"{name}.parquet", pictures, look, columns)
+        path = REFERENCE / f"{name}.parquet"
+        return features.write(path, pictures, look, identified, columns)
 
     seen = {
         "train": show("train", train, train_images),
@@ -57,7 +59,7 @@ def main() -> None:
         numbers |= scores.reference(judge, true, see(perfect_images))
     pictures = pa.table(
         {"id": pa.array(val), "image": files.bytes_column(reconstructed)},
-        metadata={"size": str(reconstructed.shape[1])},
+        metadata={"size": str(reconstructed.shape[1]), "latents": identified},
     )
     files.write_table(REFERENCE / "reconstructions.parquet", pictures)
 
@@ -67,7 +69,7 @@ def main() -> None:
         coherence.train_detector(half.to(device), settings.blocks, settings.seed + number)
         for number, half in enumerate((z["train"][::2], z["train"][1::2]))
     ]
-    coherence.save(REFERENCE / "collages.safetensors", trained)
+    coherence.save(REFERENCE / "collages.safetensors", trained, identified)
     numbers["coherence"] = coherence.reference(
         trained, z["val"].to(device), settings.blocks, settings.seed
     )

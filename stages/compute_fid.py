@@ -19,7 +19,7 @@ def main(row: str) -> None:
     runtime.set_up(config.read().threads)
     path = Path(f"data/features/{row}.parquet")
     seen = features.read(path)
-    true = features.read_reference(REFERENCE, seen.judges)
+    true = features.read_reference(REFERENCE, seen.judges, seen.latents)
     audited = files.read_table(Path(f"data/audit/{row}.parquet"), ["copied", "vouched"])
     if audited.schema.metadata[b"images"].decode() != seen.images:
         raise InputError(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rissole.dataset import images
 from rissole.first_stage import vqgan
-from rissole.ground import config, identity, processes, runtime
+from rissole.ground import config, files, identity, processes, runtime
 from rissole.latent import latents
 
 import numpy as np
@@ -44,7 +44,7 @@ def main(part: str | None = None):
     if processes.first():
         for path in {*LATENTS.glob("*.parquet")} - {LATENTS / shard.name for shard in shards}:
             path.unlink()
-        latents.merge(LATENTS, names, model.codebook().cpu())
+        latents.merge(LATENTS, names, model.codebook().cpu(), files.digest(MODEL))
     processes.wait()
     counts = {split: latents.count(LATENTS, split) for split in images.SPLITS}
     size = sum(path.stat().st_size for path in LATENTS.iterdir())
@@ -64,7 +64,7 @@ def encode(model: vqgan.VQGAN, shard: Path, mirrors: bool, device: torch.device)
         MODEL,
         Path(__file__),
         mirrors=mirrors,
-        machine=[device.type, torch.get_num_threads(), torch.__version__],
+        machine=runtime.machine(device),
     )
     if identity.is_noted("encode_latents", path, made_of):
         return False

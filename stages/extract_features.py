@@ -7,7 +7,7 @@ images, weights, resize and versions.
 from pathlib import Path
 
 from rissole.dataset import images
-from rissole.ground import config, runtime
+from rissole.ground import config, files, identity, runtime
 from rissole.judging import features, judges
 
 
@@ -15,9 +15,12 @@ def main(row: str) -> None:
     """Extract the features of one row."""
     settings = config.read()
     look = judges.open(settings.judge, runtime.set_up(settings.threads))
-    pictures = images.read_pictures(Path(f"data/samples/{row}/samples.parquet"))
+    samples = Path(f"data/samples/{row}/samples.parquet")
     path = Path(f"data/features/{row}.parquet")
-    features.write(path, pictures, look)
+    pictures = images.read_pictures(samples)
+    about = files.read_table(samples, []).schema.metadata
+    identity.check(samples, about[b"row"].decode(), row, "samples of another row")
+    features.write(path, pictures, look, about[b"latents"].decode())
     print(
         f"extract_features {row}: {len(pictures):,} images, seen by {' and '.join(look)} -> {path}"
     )

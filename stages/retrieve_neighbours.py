@@ -24,11 +24,13 @@ def main(name: str):
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
     query = "latent" if table.query == "random" else table.query
     database = search.Vectors(train, query, settings.blocks)
-    chosen = search.choose(index.open(INDEX / query, database, device), table, settings.seed)
+    opened = index.open(INDEX / query, database, device, train.identity)
+    chosen = search.choose(opened, table, settings.seed)
     folder = NEIGHBOURS / name
+    about = {"query": table.query, "latents": train.identity}
 
     found = neighbours.find(chosen, train, train, database, table.k, table.exclude)
-    write(folder / "train.parquet", table.query, train.ids, *found)
+    write(folder / "train.parquet", about, train.ids, *found)
     used = train.rows(found[0])
     measured = neighbours.hubs(used, len(train)) | {"cosine": round(float(found[1].mean()), 4)}
     if set(train.groups) != {None}:
@@ -36,11 +38,11 @@ def main(name: str):
     files.write_json(files.measured("neighbours", name), measured)
     queries = np.flatnonzero(train.ids == train.originals)
     queries = np.random.default_rng(settings.seed).permutation(queries)[: settings.queries]
-    write(folder / "queries.parquet", table.query, train.ids[queries], *(x[queries] for x in found))
+    write(folder / "queries.parquet", about, train.ids[queries], *(x[queries] for x in found))
 
     vectors = search.Vectors(val, query, settings.blocks)
     found = neighbours.find(chosen, train, val, vectors, table.k, table.exclude)
-    write(folder / "val.parquet", table.query, val.ids, *found)
+    write(folder / "val.parquet", about, val.ids, *found)
     print(
         f"retrieve_neighbours: {table.k} neighbours by {table.query} for {len(train):,} train and"
         f" {len(val):,} val images, {len(queries):,} sampling queries -> {folder}"
@@ -48,15 +50,19 @@ def main(name: str):
 
 
 def write(
-    path: Path, query: str, ids: np.ndarray, neighbours: np.ndarray, similarities: np.ndarray
+    path: Path,
+    about: dict[str, str],
+    ids: np.ndarray,
+    neighbours: np.ndarray,
+    similarities: np.ndarray,
 ) -> None:
-    """Write ids (n,), neighbour ids (n, k) and similarities (n, k), and what they were found by."""
+    """Write ids (n,), neighbour ids (n, k), similarities (n, k), and what they were found by."""
     columns = {
         "id": pa.array(ids),
         "neighbours": files.lists_column(neighbours),
         "similarities": files.lists_column(similarities),
     }
-    files.write_table(path, pa.table(columns, metadata={"query": query}))
+    files.write_table(path, pa.table(columns, metadata=about))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def provenance(
         "sampler": pa.array([of.sample.sampler] * n),
         "steps": pa.array([of.sample.steps] * n, pa.int64()),
     }
-    return pa.table(columns, metadata={"size": str(pictures.shape[1]), "row": row})
+    about = {"size": str(pictures.shape[1]), "row": row, "latents": of.database.identity}
+    return pa.table(columns, metadata=about)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,28 @@ FOLDER = Path("data/split")
 
 def main() -> None:
     """Write data/split: Parquet shards of both splits and DATA_CARD.md."""
-    data = config.read().data
+    settings = config.read()
+    data = settings.data
     records = sources.records(data)
     twins, unreadable = [], []
+
+    def leave_out(name: str, reason: str) -> None:
+        name = name if name.isprintable() else repr(name)
+        print(f"split_data: cannot read {name}: {reason}", file=sys.stderr)
+        unreadable.append(name)
+        if len(unreadable) > data.unreadable * len(records):
+            raise InputError(
+                f"{len(unreadable)} of the {len(records):,} files of source '{data.source}' cannot"
+                f" be read (above), and data.unreadable allows for {data.unreadable:.1%} of them:"
+                " mend or remove them, or raise it"
+            )
 
     def kept() -> Iterator[tuple[str, sources.Record, images.Picture]]:
         seen = set()
         prepared = images.prepare_all(records, data.size)
         for record, picture in runtime.progress(prepared, "split_data", " images", len(records)):
             if isinstance(picture, str):
-                unreadable.append(f"{record.name}: {picture}")
+                leave_out(record.name, picture)
             elif picture.twin not in seen:
                 seen.add(picture.twin)
                 yield side(record.group, picture.twin, data.validation), record, picture
@@ -38,9 +50,8 @@ def main() -> None:
 
     shutil.rmtree(FOLDER, ignore_errors=True)
     counts = images.write_splits(FOLDER, kept(), data.size, data.shard)
-    for line in unreadable:
-        print(f"split_data: cannot read {line}", file=sys.stderr)
     check(counts, data)
+    settings.check_counts(counts["train"])
     summary = f"{counts['train']:,} train and {counts['val']:,} val images"
     dropped = f"{len(twins):,} exact duplicates dropped"
     dropped += f", {len(unreadable):,} unreadable files left out" if unreadable else ""

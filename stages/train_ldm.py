@@ -5,14 +5,13 @@ with the lowest validation loss, and the last ones, to data/ldm/<variant>; the l
 metrics/loss/<variant>.csv; parameters, GFLOP and time to metrics/ldm/<variant>.json.
 """
 
-import math
-import time
 from pathlib import Path
 
 from rissole.denoiser import denoiser, training
 from rissole.denoiser.conditioning import Conditioning
 from rissole.ground import config, files, identity, processes, runtime, schema
 from rissole.ground.checkpoints import Checkpoints
+from rissole.ground.course import Course
 from rissole.ground.errors import InputError
 from rissole.latent import latents
 from rissole.latent.latents import read_neighbours
@@ -42,37 +41,24 @@ def main(name: str) -> None:
         *tables,
         variant=variant.model_dump(),
         ldm=ldm.model_dump(),
+        machine=runtime.machine(device),
     )
     states = Checkpoints(f"train_ldm/{name}", made_of, settings.checkpoint)
-    curve = torch.full((ldm.steps, 2), math.nan, device=device)  # losses of training, validation
-    clock = time.perf_counter() - go_on(learner, states, curve)
+    mend = f"ldm.learning_rate is {ldm.learning_rate}: lower it, or set ldm.clip"
+    course = Course(learner, states, training.TERMS, ldm.steps, mend)
     steps = training.train(learner, conditioning, ldm, variant.seed, train, val)
-    for done in runtime.progress(
-        steps, f"train_ldm {name}", " images", ldm.steps, ldm.batch, learner.step
+    for _ in runtime.progress(
+        course.follow(steps), f"train_ldm {name}", " images", ldm.steps, ldm.batch, learner.step
     ):
-        curve[done.step - 1, 0] = done.loss
-        if done.validation is not None:
-            curve[done.step - 1, 1] = done.validation
-        if states.due():
-            tensors, numbers = learner.state()
-            numbers["seconds"] = time.perf_counter() - clock
-            states.save(done.step, tensors | {"curve": curve[: done.step]}, numbers)
-    seconds = time.perf_counter() - clock
-    if not math.isfinite(learner.best_validation):
-        raise InputError(
-            f"params.yaml: ldm.learning_rate is {ldm.learning_rate}: the training of {name}"
-            " diverged; lower it, or set ldm.clip"
-        )
+        pass
+    seconds = course.seconds()
     folder = Path(f"data/ldm/{name}")
-    denoiser.save(folder / "last.safetensors", learner.averaged, step=ldm.steps)
+    about = {"latents": database.identity}
+    denoiser.save(folder / "last.safetensors", learner.averaged, step=ldm.steps, **about)
     learner.averages.copy_(learner.best)
-    denoiser.save(folder / "best.safetensors", learner.averaged, step=learner.best_step)
+    denoiser.save(folder / "best.safetensors", learner.averaged, step=learner.best_step, **about)
 
-    points = [
-        {"loss": loss} | ({} if math.isnan(validation) else {"validation": validation})
-        for loss, validation in curve.tolist()
-    ]
-    files.write_curve(files.measured("loss", name, "csv"), points)
+    files.write_curve(files.measured("loss", name, "csv"), course.points())
     live = learner.descent.live()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), processes.alone():
         training.block_loss(network, conditioning, ldm, train, torch.tensor([0], device=device))
@@ -88,23 +74,11 @@ def main(name: str) -> None:
             "validation_loss": learner.best_validation,
         },
     )
-    states.remove()
+    course.end()
     print(
         f"train_ldm {name}: {live / 1e6:.2f} M parameters, {ldm.steps * ldm.batch:,} images in"
         f" {seconds:.0f} s, validation loss {learner.best_validation:.4f} -> data/ldm/{name}"
     )
-
-
-def go_on(learner: training.Learner, states: Checkpoints, curve: torch.Tensor) -> float:
-    """Put the learner and the curve where an earlier run stopped; the seconds it took."""
-    newest = states.newest()
-    if newest is None:
-        return 0.0
-    tensors, about = newest
-    seconds = about.pop("seconds")
-    curve[: about["step"]] = tensors.pop("curve").to(curve.device)
-    learner.load(tensors, about)
-    return seconds
 
 
 def read_images(variant: schema.Variant, split: str, database: latents.Latents, device):

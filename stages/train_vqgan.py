@@ -4,12 +4,13 @@ Reads data/split. Writes the model to data/vqgan, the loss curve to metrics/loss
 metrics/reconstructions.png: val images above their reconstructions.
 """
 
-import time
 from pathlib import Path
 
 from rissole.dataset import images
-from rissole.first_stage import training, vqgan
-from rissole.ground import config, files, runtime
+from rissole.first_stage import losses, training, vqgan
+from rissole.ground import config, files, identity, runtime
+from rissole.ground.checkpoints import Checkpoints
+from rissole.ground.course import Course
 
 import numpy as np
 import torch
@@ -23,23 +24,33 @@ def main() -> None:
     settings = config.read()
     device = runtime.set_up(settings.threads)
     pixels = images.read_split(SPLIT, "train").images
-    steps, curve, start = settings.vqgan.steps, [], time.perf_counter()
-    trained = training.train(settings.vqgan, pixels, settings.seed, device)
-    progress = runtime.progress(trained, "train_vqgan", " images", steps, settings.vqgan.batch)
-    for model, terms in progress:  # noqa: B007 (the last model is the trained one)
-        curve.append(terms)
-        if len(curve) % 100 == 0:  # off the device, where each would hold a block of its own
-            curve[-100:] = [{name: float(term) for name, term in of.items()} for of in curve[-100:]]
-    seconds = time.perf_counter() - start
-    model.eval()
+    learner = training.Learner(settings.vqgan, settings.seed, device)
+    made_of = identity.of(
+        Path(__file__),
+        *images.shards(SPLIT, "train"),
+        *losses.given_weights(settings.vqgan),
+        vqgan=settings.vqgan.model_dump(),
+        seed=settings.seed,
+        machine=runtime.machine(device),
+    )
+    states, steps = Checkpoints("train_vqgan", made_of, settings.checkpoint), settings.vqgan.steps
+    mend = f"vqgan.learning_rate is {settings.vqgan.learning_rate}: lower it"
+    course = Course(learner, states, training.TERMS, steps, mend)
+    trained = training.train(learner, settings.vqgan, pixels, settings.seed, device)
+    for _ in runtime.progress(
+        course.follow(trained), "train_vqgan", " images", steps, settings.vqgan.batch, learner.step
+    ):
+        pass
+    seconds, model = course.seconds(), learner.model.eval()
     vqgan.save(MODEL, model)
-    files.write_curve(CURVE, curve)
+    files.write_curve(CURVE, course.points())
 
     shown = next(images.read_shards(SPLIT, "val")).images
     shown = shown[runtime.evenly(len(shown), 16)]
     with torch.inference_mode():
         reconstructed = images.to_uint8(model(images.to_float(shown).to(device))[0])
     images.write_grid(PICTURE, np.concatenate([shown, reconstructed]), len(shown))
+    course.end()
     print(
         f"train_vqgan: {steps:,} steps in {seconds:.0f} s,"
         f" {vqgan.count_parameters(model)['all']:,} parameters -> {MODEL}, {PICTURE}"

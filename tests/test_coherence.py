@@ -205,29 +205,35 @@ def test_the_reference_holds_what_whole_images_and_their_collages_score(detector
 
 
 def test_detectors_are_the_same_after_reading(tmp_path, detectors, held_out):
-    coherence.save(tmp_path / "collages.safetensors", detectors)
-    again = coherence.load(tmp_path / "collages.safetensors")
+    coherence.save(tmp_path / "collages.safetensors", detectors, "ours")
+    again = coherence.load(tmp_path / "collages.safetensors", "ours")
     assert len(again) == 2
     with torch.inference_mode():
         for a, b in zip(detectors, again, strict=True):
             assert torch.equal(a(held_out), b(held_out))
 
 
+def test_detectors_of_other_latents_are_refused(tmp_path, detectors):
+    coherence.save(tmp_path / "collages.safetensors", detectors, "ours")
+    with pytest.raises(InputError, match=r"collages\.safetensors: .* other latents"):
+        coherence.load(tmp_path / "collages.safetensors", "theirs")
+
+
 def test_a_broken_file_is_refused(tmp_path):
     path = tmp_path / "collages.safetensors"
     with pytest.raises(InputError, match="does not exist"):
-        coherence.load(path)
+        coherence.load(path, "")
     path.write_bytes(b"no tensors")
-    with pytest.raises(InputError, match="not a readable safetensors file"):
-        coherence.load(path)
+    with pytest.raises(InputError, match=r"collages\.safetensors: cannot be read"):
+        coherence.load(path, "")
 
 
 @pytest.mark.parametrize("about", [{}, {"channels": 3}])
 def test_a_file_of_something_else_is_refused(tmp_path, about):
     path = tmp_path / "collages.safetensors"
-    files.write_tensors(path, {"codebook": torch.zeros(4, 3)}, about)
+    files.write_tensors(path, {"codebook": torch.zeros(4, 3)}, about | {"latents": ""})
     with pytest.raises(InputError, match="no collage detectors of this version"):
-        coherence.load(path)
+        coherence.load(path, "")
 
 
 @pytest.mark.parametrize("side", [2, 4, 7, 16])

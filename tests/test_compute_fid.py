@@ -1,6 +1,7 @@
 """Stages build_reference, extract_features and compute_fid, from files to numbers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import build_reference
@@ -51,10 +52,10 @@ def split_table(ids, x):
     return table.replace_schema_metadata({"size": str(SIZE)})
 
 
-def first_stage():
+def first_stage(seed=0):
     """A small untrained VQ-GAN."""
     params = yaml.safe_load(Path(__file__).parents[1].joinpath("params.yaml").read_text())
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     changes = {"widths": [8, 8], "perceptual": "none", "steps": 1}
     return vqgan.VQGAN(schema.VQGAN(**(params["vqgan"] | changes))).eval()
 
@@ -83,7 +84,8 @@ def folder(tmp_path_factory):
         splits[split] = latents.Latents(
             ids[order], ids[order], groups[order], codes[order], codebook, **about
         )
-    toy.write_latents(folder / "data/latents", **splits)
+    digest = files.digest(folder / "data/vqgan/vqgan.safetensors")
+    toy.write_latents(folder / "data/latents", digest, **splits)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(coherence, "STEPS", 3)
@@ -92,7 +94,9 @@ def folder(tmp_path_factory):
 
 
 def write_samples(x, row="row"):
-    table = pa.table({"image": files.bytes_column(x)}, metadata={"size": str(x.shape[1])})
+    identity = latents.read(Path("data/latents"), "val").identity
+    about = {"size": str(x.shape[1]), "row": row, "latents": identity}
+    table = pa.table({"image": files.bytes_column(x)}, metadata=about)
     files.write_table(Path(f"data/samples/{row}/samples.parquet"), table)
 
 
@@ -180,8 +184,8 @@ def test_the_first_stage_is_measured_by_its_reconstructions(folder, monkeypatch)
 
 def test_the_detectors_of_collages_are_those_that_their_figures_belong_to(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    detectors = coherence.load(Path("data/reference/collages.safetensors"))
     train, val = (latents.read(Path("data/latents"), split) for split in ("train", "val"))
+    detectors = coherence.load(Path("data/reference/collages.safetensors"), train.identity)
     z = val.look_up(train.table(normalise=True))
     found = reference(folder)["coherence"]
     assert found["collages"] == pytest.approx(coherence.collage_rate(detectors, z), abs=1e-4)
@@ -247,6 +251,21 @@ def test_samples_of_another_size_are_refused(folder, monkeypatch):
     files.write_table(path, table.replace_schema_metadata({"size": str(SIZE * 2)}))
     with pytest.raises(InputError, match="another preset"):
         extract_features.main("other")
+
+
+def test_samples_of_another_row_are_refused(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    write_samples(pictures(3, 0), "one")
+    Path("data/samples/one").rename("data/samples/another")
+    with pytest.raises(InputError, match=r"samples/another/samples\.parquet: samples of another"):
+        extract_features.main("another")
+
+
+def test_another_vqgan_than_that_of_the_latents_is_refused(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(shutil.copytree(folder, tmp_path / "copy"))
+    vqgan.save(Path("data/vqgan/vqgan.safetensors"), first_stage(seed=1))
+    with pytest.raises(InputError, match=r"vqgan\.safetensors: not the VQ-GAN that encoded"):
+        build_reference.main()
 
 
 def test_an_audit_of_other_images_is_refused_with_the_command_that_makes_another(score):

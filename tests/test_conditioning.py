@@ -146,6 +146,13 @@ def test_neighbour_tables_are_read_as_rows_of_the_database(tmp_path):
     assert rows.tolist() == [[3, 0], [11, 5]]
 
 
+def test_a_neighbour_table_of_other_latents_is_refused(tmp_path):
+    columns = {"id": [7], "neighbours": files.lists_column(np.array([[103]]))}
+    files.write_table(tmp_path / "val.parquet", pa.table(columns, metadata={"latents": "theirs"}))
+    with pytest.raises(InputError, match=r"val\.parquet: made of other latents .* `dvc repro`"):
+        read_neighbours(tmp_path / "val.parquet", toy.latents())
+
+
 def test_a_neighbour_that_the_database_lacks_is_refused(tmp_path):
     table = pa.table({"id": [7], "neighbours": files.lists_column(np.array([[99]]))})
     files.write_table(tmp_path / "val.parquet", table)

@@ -211,13 +211,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("override", FAULTS)
-def test_a_fault_is_named_by_key_value_and_mend(override, tmp_path):
+def test_a_fault_is_named_by_key_value_and_mend(override, tmp_path, bad_inputs):
     with pytest.raises(InputError) as fault:
         read(tmp_path, override)
     text = str(fault.value)
     assert "\n" not in text
     for part in FAULTS[override]:
         assert part in text
+    bad_inputs.add(("params", override))
 
 
 def test_a_missing_knob_is_named_when_a_stage_needs_it(tmp_path):

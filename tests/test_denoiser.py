@@ -76,7 +76,7 @@ def test_a_training_step_at_full_size(preset, tmp_path):
     before = network.unet.last.weight.clone()
     learner = training.Learner(network)
     (done,) = training.train(learner, conditioning, ldm, 0, images, images)
-    assert 0.3 < done.loss < 3  # a network that predicts nothing has a loss of about 1
+    assert 0.3 < done["loss"] < 3  # a network that predicts nothing has a loss of about 1
     assert not torch.equal(network.unet.last.weight, before)
 
 
@@ -84,8 +84,8 @@ def test_a_denoiser_comes_back_from_its_file_as_it_was(tmp_path):
     row = toy.row("set", halo=2)
     network = Denoiser(row, toy.ldm(), 2, 3).eval()
     torch.nn.init.normal_(network.unet.last.weight)
-    denoiser.save(tmp_path / "best.safetensors", network, step=3)
-    again = denoiser.load(tmp_path / "best.safetensors")
+    denoiser.save(tmp_path / "best.safetensors", network, step=3, latents="")
+    again = denoiser.load(tmp_path / "best.safetensors", toy.latents())
     assert (again.row, again.ldm, again.sizes) == (network.row, network.ldm, network.sizes)
     conditioning = Conditioning(row, toy.latents(), normalise=True)
     z = conditioning.cut_noisy(torch.randn(1, 2, 8, 8))
@@ -99,6 +99,14 @@ def test_a_denoiser_comes_back_from_its_file_as_it_was(tmp_path):
 def test_another_file_is_not_taken_for_a_denoiser(tmp_path):
     from rissole.ground import files
 
-    files.write_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, {"row": "rissole"})
+    about = {"row": "rissole", "latents": ""}
+    files.write_tensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)}, about)
     with pytest.raises(InputError, match=r"other\.safetensors: not a denoiser"):
-        denoiser.load(tmp_path / "other.safetensors")
+        denoiser.load(tmp_path / "other.safetensors", toy.latents())
+
+
+def test_a_denoiser_of_other_latents_is_refused(tmp_path):
+    network = Denoiser(toy.row("set", halo=2), toy.ldm(), 2, 3)
+    denoiser.save(tmp_path / "best.safetensors", network, step=3, latents="theirs")
+    with pytest.raises(InputError, match=r"best\.safetensors: trained on other latents"):
+        denoiser.load(tmp_path / "best.safetensors", toy.latents())

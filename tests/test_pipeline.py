@@ -1,7 +1,6 @@
 """The whole pipeline on a tiny preset, in a clone of its own, run by DVC as a user runs it."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -10,77 +9,19 @@ import time
 from contextlib import chdir
 from pathlib import Path
 
+from tiny import ENVIRONMENT, ROWS, TINY, run
+
 import pytest
 import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import ReproductionError
 from dvc.repo import Repo
-from dvc.utils.hydra import apply_overrides
 
-ROOT = Path(__file__).parents[1]
-ENVIRONMENT = os.environ | {
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "DVC_NO_ANALYTICS": "1",
-    "GIT_AUTHOR_NAME": "test",
-    "GIT_AUTHOR_EMAIL": "test@localhost",
-    "GIT_COMMITTER_NAME": "test",
-    "GIT_COMMITTER_EMAIL": "test@localhost",
-}
-TINY = {
-    "k": 3,
-    "threads": 1,
-    "presets.quick.data.images": 80,
-    "+presets.quick.data.size": 32,
-    "presets.quick.vqgan.steps": 8,
-    "+presets.quick.judge.size": 64,
-    "presets.quick.ldm.widths": "[16,32]",
-    "presets.quick.ldm.steps": 4,
-    "presets.quick.ldm.batch": 4,
-    "presets.quick.ldm.validations": 1,
-    "presets.quick.sample.images": 12,
-    "presets.quick.sample.steps": 2,
-}
-TABLES = ["main", "released"]  # the controls' and that row's
 PER_ROW = ("train_ldm", "sample_images", "extract_features", "audit_samples", "compute_fid")
-ROWS = ["no_rag", "released"]  # one without neighbours, one that reads k
-
-
-def run(folder: Path, *words: str) -> str:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(words, cwd=folder, env=ENVIRONMENT, text=True, **pipes)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def stages_run(output: str) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", output))
-
-
-@pytest.fixture(scope="session")
-def clone(tmp_path_factory):
-    """A git clone of the tree as it stands, its params made tiny, reproduced once."""
-    folder = tmp_path_factory.mktemp("clone")
-    tree = run(ROOT, "git", "ls-files", "-co", "--exclude-standard").split("\n")
-    for name in filter(None, tree):
-        if not name.startswith("metrics/") and name != "dvc.lock" and (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    shutil.rmtree(folder / "stages/ablations")  # of rows that are left out
-    (folder / "metrics").mkdir()
-    shutil.copy(ROOT / "metrics/claims.yaml", folder / "metrics/claims.yaml")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    overrides = [f"{key}={value}" for key, value in TINY.items()]
-    for section in ("variants", "rows"):
-        overrides += [f"~{section}.{row}" for row in params[section].keys() - set(ROWS)]
-    overrides += [f"~retrievals.{table}" for table in params["retrievals"].keys() - set(TABLES)]
-    apply_overrides(folder / "params.yaml", overrides)
-    run(folder, "git", "init", "-q")
-    start = time.monotonic()
-    (folder / "repro.log").write_text(run(folder, "dvc", "repro"))
-    seconds = time.monotonic() - start
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "Reproduce")
-    return folder, seconds
 
 
 def test_the_whole_dag_runs_in_two_minutes(clone):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rissole.ground import files, processes
 from rissole.ground.errors import InputError
-from test_pipeline import TINY
+from tiny import ROOT, TINY
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ import torch
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-ROOT = Path(__file__).parents[1]
 SETTINGS = TINY | {
     "seed": 3,
     "presets.quick.vqgan.steps": 40,

@@ -354,3 +354,10 @@ def test_too_few_images_for_k_is_an_error_that_says_how_many_are_needed(exclude,
 def test_the_share_of_neighbours_of_one_s_own_group_is_counted():
     groups, rows = np.array([4, 4, 5]), np.array([[1, 2], [2, 0], [0, 1]])
     assert neighbours.own_group(rows, groups) == pytest.approx(2 / 6, abs=1e-4)
+
+
+def test_an_index_of_other_latents_is_refused(tmp_path):
+    """Of as many vectors, of the same width."""
+    build(clustered(n=100), tmp_path / "latent", "exact")
+    with pytest.raises(InputError, match=r"index\.json: built over other latents .*dvc repro"):
+        index.open(tmp_path / "latent", clustered(n=100, seed=1), latents="theirs")

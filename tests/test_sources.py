@@ -17,7 +17,14 @@ from PIL import Image
 
 def data(source, root=None, **settings):
     """Section `data` with what a test says."""
-    plain = {"size": 16, "images": None, "validation": 0.2, "groups": None, "classes": None}
+    plain = {
+        "size": 16,
+        "images": None,
+        "validation": 0.2,
+        "groups": None,
+        "classes": None,
+        "unreadable": 0.01,
+    }
     root = None if root is None else str(root)
     return Data(**{"source": source, "root": root, "shard": 8, **plain, **settings})
 

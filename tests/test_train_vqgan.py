@@ -43,8 +43,8 @@ def pictures(n: int = 32, size: int = 16) -> np.ndarray:
 
 def trained(seed: int = 0, **changes):
     """The model after its last step, and the terms of all steps."""
-    steps = list(training.train(settings(**changes), pictures(), seed, CPU))
-    return steps[-1][0], [terms for _, terms in steps]
+    learner = training.Learner(settings(**changes), seed, CPU)
+    return learner.model, list(training.train(learner, settings(**changes), pictures(), seed, CPU))
 
 
 def weights(model: vqgan.VQGAN) -> torch.Tensor:
@@ -88,8 +88,10 @@ def test_the_decoder_is_the_same_until_it_hears_of_the_discriminator():
         settings(steps=4),
         settings(steps=4, adversarial_weight=0.1, discriminator_start=0.0, adversarial_start=0.5),
     )
+    learners = [training.Learner(run, 0, CPU) for run in runs]
     plain, rivalled = (
-        [weights(model) for model, _ in training.train(run, pictures(), 0, CPU)] for run in runs
+        [weights(learner.model) for _ in training.train(learner, run, pictures(), 0, CPU)]
+        for learner, run in zip(learners, runs, strict=True)
     )
     same = [torch.equal(a, b) for a, b in zip(plain, rivalled, strict=True)]
     assert same == [True, True, False, False]
@@ -97,7 +99,7 @@ def test_the_decoder_is_the_same_until_it_hears_of_the_discriminator():
 
 def test_every_image_is_seen_before_any_comes_again():
     tags = np.arange(24, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    batches = training._batches(settings(), tags, 0)
+    batches = training._batches(settings(), tags, 0, 0)
     for _ in range(3):
         seen = np.concatenate([next(batches)[:, 0, 0, 0] for _ in range(3)])
         assert sorted(seen) == list(range(24))
@@ -106,7 +108,7 @@ def test_every_image_is_seen_before_any_comes_again():
 def test_about_half_of_a_batch_is_mirrored_and_none_without_flips():
     ramp = np.tile(np.arange(8, dtype=np.uint8)[:, None], (64, 8, 1, 3)).copy()
     flips, none = (
-        next(training._batches(settings(batch=64, flips=flips), ramp, 0))[:, 0, 0, 0]
+        next(training._batches(settings(batch=64, flips=flips), ramp, 0, 0))[:, 0, 0, 0]
         for flips in (True, False)
     )
     assert 16 < (flips == 7).sum() < 48

@@ -140,7 +140,7 @@ def test_k_is_read_by_the_neighbour_tables_alone():
 
 def test_the_top_level_is_what_the_readme_shows():
     visible = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
-    visible -= {"dvc_plots"}  # made by `dvc plots show`, ignored by git
+    visible -= {"dvc_plots", "checkpoints"}  # made by DVC and by trainings, ignored by git
     folders = {"stages", "data", "metrics", "tests"}
     files = {"params.yaml", "dvc.yaml", "dvc.lock", "requirements.txt", "constraints.txt"}
     assert visible <= folders | files | {"README.md", "LICENSE"}

@@ -46,13 +46,13 @@ def row(neighbours: str = "none", **changes) -> Variant:
     return Variant(**({"context": context, "neighbours": neighbours, "blocks": 2} | changes))
 
 
-def write_latents(folder: Path, **splits: Latents) -> None:
-    """Write splits as one file of codes each, with the manifest."""
+def write_latents(folder: Path, first_stage: str = "", **splits: Latents) -> None:
+    """Write splits as one file of codes each, with the manifest; `first_stage` is its digest."""
     for split, of in splits.items():
         path = folder / f"{split}-00000.parquet"
         latents_on_disk.write_part(path, of.ids, of.originals, of.groups, of.codes)
     names = {split: [f"{split}-00000"] for split in splits}
-    latents_on_disk.merge(folder, names, next(iter(splits.values())).codebook)
+    latents_on_disk.merge(folder, names, next(iter(splits.values())).codebook, first_stage)
 
 
 def latents(images: int = 12, side: int = 8, seed: int = 0) -> Latents:

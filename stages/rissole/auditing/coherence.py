@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rissole.auditing import seams
 from rissole.auditing.distances import nearest
-from rissole.ground import files, runtime
+from rissole.ground import files, identity, runtime
 from rissole.ground.errors import InputError
 from rissole.latent import blocks as grid
 
@@ -162,19 +162,22 @@ def reference(detectors: list[Detector], val: Tensor, blocks: int, seed: int) ->
     }
 
 
-def save(path: Path, detectors: list[Detector]) -> None:
-    """Write detectors as safetensors."""
+def save(path: Path, detectors: list[Detector], latents: str) -> None:
+    """Write detectors as safetensors, with the identity of the latents that they learnt from."""
     tensors = {
         f"{number}.{name}": tensor
         for number, detector in enumerate(detectors)
         for name, tensor in detector.state_dict().items()
     }
-    files.write_tensors(path, tensors, {"channels": detectors[0].layers[0].in_channels})
+    about = {"channels": detectors[0].layers[0].in_channels, "latents": latents}
+    files.write_tensors(path, tensors, about)
 
 
-def load(path: Path) -> list[Detector]:
-    """Read what `save` wrote. Raises InputError where it is something else."""
+def load(path: Path, latents: str) -> list[Detector]:
+    """Read what `save` wrote. Raises InputError where it is something else, or of other latents."""
     tensors, about = files.read_tensors(path)
+    other = "detectors that learnt from other latents than those of data/latents"
+    identity.check(path, about.get("latents"), latents, other)
     try:
         detectors = nn.ModuleList(Detector(about["channels"]) for _ in range(2))
         detectors.load_state_dict(tensors)

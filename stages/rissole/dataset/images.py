@@ -7,12 +7,15 @@ uint8 (h w 3) on disk and float32 (3 h w) in -1..1 in a network.
 import hashlib
 import io
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from rissole.dataset.sources import Record
 from rissole.ground import files, memory
@@ -113,10 +116,36 @@ def prepare_all(records: Sequence[Record], size: int) -> Iterator[tuple[Record, 
     Fresh processes, not forked ones: threads of the parent may hold locks.
     """
     workers = min(8, os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for start in range(0, len(records), 512):
-            batch = records[start : start + 512]
-            yield from zip(batch, pool.map(prepare, batch, repeat(size), chunksize=16), strict=True)
+    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
+        try:
+            for start in range(0, len(records), 512):
+                batch = records[start : start + 512]
+                with _without_interrupts():  # which the workers start under, and take over
+                    made = pool.map(prepare, batch, repeat(size), chunksize=16)
+                yield from zip(batch, made, strict=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hear of ctrl-C later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """End when the parent ends, even by `kill -9`."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def write_splits(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -29,6 +30,7 @@ OPTIONS = {
     "rearHairProbability": 50,
     "beardProbability": 30,
 }
+LARGEST = 10**9  # bytes of a file
 ENDINGS = ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pgm .png .pnm .ppm .tif .tiff .webp"
 
 
@@ -218,16 +220,35 @@ def _class_folders(root: Path, classes: Path) -> list[Path]:
     return folders
 
 
-def _visible(root: Path, prefix: str) -> Iterator[str]:
-    """The files below a folder of the root, hidden ones left out, one at a time."""
-    with os.scandir(root / prefix) as entries:
+def _visible(root: Path, prefix: str, above: tuple[os.stat_result, ...] = ()) -> Iterator[str]:
+    """What is below a folder of the root and no folder, hidden ones left out, one at a time.
+
+    Links are followed, but to a folder around them. Raises InputError where a folder cannot be
+    read.
+    """
+    here = root / prefix
+    above = above or tuple(folder.stat() for folder in here.resolve().parents)
+    try:
+        above, entries = (*above, here.stat()), os.scandir(here)
+    except OSError as error:
+        raise InputError(f"{here} cannot be read ({error.strerror}); make it so") from None
+    with entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _visible(root, f"{prefix}{entry.name}/")
-            elif entry.is_file():
+            if not _is_folder(entry):
                 yield f"{prefix}{entry.name}"
+            elif any(os.path.samestat(entry.stat(), folder) for folder in above):
+                print(f"{Path(entry.path)}: links to a folder around it", file=sys.stderr)
+            else:
+                yield from _visible(root, f"{prefix}{entry.name}/", above)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: reading it will say so
+        return False
 
 
 def _avatar(size: int, name: str) -> Record:
@@ -247,6 +268,9 @@ def _file(root: Path, groups: str | None, name: str) -> Record:
 
 
 def _read(root: Path, name: str) -> bytes:
+    size = (root / name).stat().st_size
+    if not (root / name).is_file() or size > LARGEST:  # a pipe would be waited for
+        raise OSError(f"no file, or one of more than {LARGEST / 1e9:.0f} GB")
     return (root / name).read_bytes()
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from rissole.denoiser.conditioning import Context, Stem
 from rissole.denoiser.unet import Embedding, UNet
-from rissole.ground import files
+from rissole.ground import files, identity
 from rissole.ground.errors import InputError
 from rissole.ground.schema import LDM, Variant
+from rissole.latent.latents import Latents
 
 import torch
 from torch import Tensor, nn
@@ -52,19 +53,28 @@ class Denoiser(nn.Module):
         return self.unet(self.stem(z_t, context), embedded, context.tokens)
 
 
-def save(path: Path, denoiser: Denoiser, **about: float) -> None:
-    """Write a denoiser as safetensors, with the settings that rebuild it and `about`."""
+def save(path: Path, denoiser: Denoiser, **about: float | str) -> None:
+    """Write a denoiser as safetensors, with the settings that rebuild it and `about`.
+
+    To be loaded, it must say among that the identity of its `latents`.
+    """
     settings = {"row": denoiser.row.model_dump(), "ldm": denoiser.ldm.model_dump()}
     files.write_tensors(path, denoiser.state_dict(), settings | denoiser.sizes | about)
 
 
-def load(path: Path) -> Denoiser:
+def load(path: Path, latents: Latents) -> Denoiser:
     """Rebuild a denoiser from its file, in evaluation mode.
 
+    Args:
+        path: of it.
+        latents: that it was trained on.
+
     Raises:
-        InputError: the file is not a denoiser's.
+        InputError: the file is not a denoiser's, or it was trained on other latents.
     """
     tensors, about = files.read_tensors(path)
+    trained = "trained on other latents than those of data/latents"
+    identity.check(path, about.get("latents"), latents.identity, trained)
     try:
         row, ldm = Variant.model_validate(about["row"]), LDM.model_validate(about["ldm"])
         denoiser = Denoiser(row, ldm, about["channels"], about["k"])

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TERMS = ("loss", "validation")  # what a step of `train` measures
+
 
 @dataclass(frozen=True)
 class Images:
@@ -25,15 +27,6 @@ class Images:
 
     codes: Tensor
     neighbours: Tensor | None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One step of training: from 1; its loss; at some steps the validation loss, else None."""
-
-    step: int
-    loss: Tensor
-    validation: float | None
 
 
 def block_loss(
@@ -124,8 +117,8 @@ def train(
     seed: int,
     train: Images,
     val: Images,
-) -> Iterator[Progress]:
-    """Train from where the learner stands; yield after each step.
+) -> Iterator[dict[str, Tensor | float]]:
+    """Train from where the learner stands; yield each step's loss, and at some its validation.
 
     Order, noise, timesteps and dropout are functions of (seed, step). Several processes draw the
     whole batch alike and learn from a share of it each. The validation loss is that of the
@@ -155,11 +148,11 @@ def train(
         torch.manual_seed(runtime.seeded(seed, step))
         loss = block_loss(learner.network, conditioning, ldm, train, rows)
         learner.learn(loss, ldm)
-        validation = None
+        terms = {"loss": processes.mean_(loss.detach())}
         if step + 1 in validated:
-            validation = _validate(learner.averaged, conditioning, ldm, val, seed)
-            learner.judge(validation)
-        yield Progress(step + 1, processes.mean_(loss.detach()), validation)
+            terms["validation"] = _validate(learner.averaged, conditioning, ldm, val, seed)
+            learner.judge(terms["validation"])
+        yield terms
 
 
 def _batch(step: int, images: int, batch: int, seed: int) -> Tensor:

@@ -88,11 +88,11 @@ def read(row: schema.Row, sample: schema.Sample, device: torch.device) -> Drawin
 
     Raises:
         InputError: there are fewer queries than images, or not the k neighbours that the variant
-            was trained with.
+            was trained with; or denoiser, latents, neighbours and VQ-GAN do not belong together.
     """
     weights = Path(f"data/ldm/{row.variant}/best.safetensors")
-    network = denoiser.load(weights).to(device)
     database = latents.read(LATENTS, "train").to(device)
+    network = denoiser.load(weights, database).to(device)
     queries = neighbours = None
     if network.row.neighbours != "none":
         queries, neighbours = _read_queries(row, network, sample.images, database)
@@ -102,7 +102,7 @@ def read(row: schema.Row, sample: schema.Sample, device: torch.device) -> Drawin
         checkpoint=files.digest(weights),
         network=network,
         conditioning=Conditioning(network.row, database, network.ldm.normalise),
-        first_stage=vqgan.load(VQGAN).to(device),
+        first_stage=vqgan.load(VQGAN, database.first_stage).to(device),
         database=database,
         queries=queries,
         neighbours=neighbours,

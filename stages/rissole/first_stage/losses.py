@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rissole.ground import processes, schema
 from rissole.ground.errors import InputError
-from rissole.pretrained import efficientnet
+from rissole.pretrained import efficientnet, weights
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,14 @@ def perceptual(settings: schema.VQGAN) -> nn.Module | None:
     if settings.perceptual == "lpips":
         return LPIPS(Path(settings.lpips_weights))
     return LiteDistance()
+
+
+def given_weights(settings: schema.VQGAN) -> list[Path]:
+    """The files of the user's that the distance is made of, as far as they are there."""
+    if settings.perceptual != "lpips":
+        return []
+    heads = Path(settings.lpips_weights)
+    return [path for path in (heads, heads.with_name(VGG16)) if path.exists()]
 
 
 class LiteDistance(nn.Module):
@@ -144,4 +152,4 @@ def _weights(path: Path) -> dict[str, Tensor]:
             " vqgan.lpips_weights name weights-vgg16-lpips.pth of torch-fidelity's releases, with"
             f" torchvision's {VGG16} beside it, or set vqgan.perceptual to efficientnet_lite0"
         )
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return weights.read(path)

@@ -6,7 +6,7 @@ Letters of tensor shapes: b images, C latent channels, h w sides of the latent, 
 from pathlib import Path
 
 from rissole.first_stage import quantiser
-from rissole.ground import files, schema
+from rissole.ground import files, identity, schema
 from rissole.ground.errors import InputError
 
 import torch
@@ -133,12 +133,18 @@ def save(path: Path, model: VQGAN) -> None:
     files.write_tensors(path, model.state_dict(), {"settings": model.settings.model_dump()})
 
 
-def load(path: Path) -> VQGAN:
+def load(path: Path, digest: str | None = None) -> VQGAN:
     """A written model on the CPU, frozen, in evaluation mode.
 
+    Args:
+        path: of it.
+        digest: of its file, where it must be the one that encoded the latents.
+
     Raises:
-        InputError: the file is not a VQ-GAN's.
+        InputError: the file is not a VQ-GAN's, or not that one's.
     """
+    if digest is not None:
+        identity.check(path, files.digest(path), digest, "not the VQ-GAN that encoded data/latents")
     tensors, about = files.read_tensors(path)
     try:
         model = VQGAN(schema.VQGAN.model_validate(about["settings"]))

@@ -132,6 +132,24 @@ class Settings:
             correct_hubs=own.correct_hubs,
         )
 
+    def check_counts(self, train: int) -> None:
+        """Refuse what asks for more train images than there are; knobs left out are passed over.
+
+        Raises:
+            InputError: with the key, and how many images it takes.
+        """
+        params, asked = self._params, {"k": self._params.k}
+        if _complete(params, self, "sample"):
+            asked["sample.images"] = self.sample.images
+        tables = self._every("retrievals")
+        asked |= {f"{_key('retrievals', name)}.k": of.k for name, of in tables.items()}
+        for key, number in asked.items():
+            if number is not None and number >= train:
+                raise InputError(
+                    f"params.yaml: {key} is {number}: there are only about {train} train images;"
+                    f" lower {key}, or give more images, {number + 1} of them for training"
+                )
+
     def _every(self, section: str) -> dict:
         """The entries of `variants`, `rows` or `retrievals`, the ablations among them."""
         main, ablations = getattr(self._params, section), getattr(self.ablations, section)
@@ -217,8 +235,16 @@ def _check_together(settings: Settings) -> None:
         _check_row(settings, _key("rows", name), row, variants if params.variants else None)
     if _complete(params, settings, "data") and _complete(params, settings, "vqgan"):
         _check_sides(settings, variants)
-    if _complete(params, settings, "data") and _complete(params, settings, "sample"):
-        _check_counts(settings)
+    if _complete(params, settings, "sample") and params.queries is not None:
+        images = settings.sample.images
+        if images > params.queries:
+            raise InputError(
+                f"params.yaml: sample.images is {images}: there are only `queries`"
+                f" {params.queries}; lower it, or raise queries"
+            )
+    if _complete(params, settings, "data") and settings.data.images is not None:
+        data = settings.data
+        settings.check_counts(round(data.images * (1 - data.validation)))
 
 
 def _check_context(key: str, context: str, retrievals: dict | None) -> None:
@@ -269,29 +295,6 @@ def _check_sides(settings: Settings, variants: dict[str, Variant]) -> None:
                 f"params.yaml: {key} is {blocks}: does not divide the latent's side {side}"
                 f" (data.size {data.size} / {factor}); take one of"
                 f" {[d for d in range(1, side + 1) if side % d == 0]}"
-            )
-
-
-def _check_counts(settings: Settings) -> None:
-    """Check what asks for train images, where their number is known before the split."""
-    params, data = settings._params, settings.data
-    images = settings.sample.images
-    if params.queries is not None and images > params.queries:
-        raise InputError(
-            f"params.yaml: sample.images is {images}: there are only `queries` {params.queries};"
-            " lower it, or raise queries"
-        )
-    if data.images is None:
-        return
-    train = round(data.images * (1 - data.validation))
-    asked = {"k": params.k, "sample.images": images}
-    tables = settings._every("retrievals")
-    asked |= {f"{_key('retrievals', name)}.k": of.k for name, of in tables.items()}
-    for key, number in asked.items():
-        if number is not None and number >= train:
-            raise InputError(
-                f"params.yaml: {key} is {number}: there are only about {train} train images"
-                f" (data.images {data.images}); lower {key}, or give more images"
             )
 
 

@@ -30,6 +30,11 @@ class Descent:
     def __init__(self, network: nn.Module, betas: tuple[float, float] = (0.9, 0.999)):
         self.weights = nn.Parameter(flatten(network))
         self.weights.grad = torch.zeros_like(self.weights)
+        self._buffers = {
+            name: buffer
+            for name, buffer in network.state_dict().items()
+            if name not in dict(network.named_parameters())
+        }
         self._parameters = list(network.parameters())
         views = _views(self.weights.grad, self._parameters)
         for parameter, view in zip(self._parameters, views, strict=True):
@@ -60,16 +65,16 @@ class Descent:
 
     def state(self) -> dict[str, Tensor]:
         """What it takes to go on from here, by name; the tensors are the live ones."""
-        moments = self.optimiser.state[self.weights]
-        return {"weights": self.weights.data} | dict(moments)
+        return {"weights": self.weights.data} | self.optimiser.state[self.weights] | self._buffers
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state`."""
-        self.weights.data.copy_(state["weights"])
+        state = dict(state)
+        self.weights.data.copy_(state.pop("weights"))
+        for name, buffer in self._buffers.items():
+            buffer.copy_(state.pop(name))
         self.optimiser.state[self.weights] = {
-            name: tensor.to(self.weights.device)
-            for name, tensor in state.items()
-            if name != "weights"
+            name: tensor.to(self.weights.device) for name, tensor in state.items()
         }
 
 

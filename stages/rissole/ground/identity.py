@@ -29,7 +29,7 @@ def folder(stage: str) -> Path:
 
 def note(stage: str, path: Path, made_of: str) -> None:
     """Note what a file or folder of a stage is made of."""
-    content = {"made_of": made_of, "sha256": _digest(path)}
+    content = {"made_of": made_of, "sha256": digest(path)}
     files.write_json(folder(stage) / f"{path.name}.json", content)
 
 
@@ -39,11 +39,29 @@ def is_noted(stage: str, path: Path, made_of: str) -> bool:
         content = files.read_json(folder(stage) / f"{path.name}.json")
     except InputError:
         return False
-    return path.exists() and content == {"made_of": made_of, "sha256": _digest(path)}
+    return path.exists() and content == {"made_of": made_of, "sha256": digest(path)}
 
 
-def _digest(path: Path) -> str:
+def check(path: Path, said: str | None, wanted: str, what: str) -> None:
+    """Refuse what is not made of what is here.
+
+    Args:
+        path: of it.
+        said: what it is made of.
+        wanted: what is here.
+        what: was made of it, in words.
+
+    Raises:
+        InputError: it is made of something else.
+    """
+    if said != wanted:
+        raise InputError(f"{path}: {what}; run `dvc repro`")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files of a folder."""
     if path.is_file():
         return files.digest(path)
-    digests = {str(file.relative_to(path)): files.digest(file) for file in path.rglob("*.*")}
+    every = (file for file in path.rglob("*") if file.is_file())
+    digests = {str(file.relative_to(path)): files.digest(file) for file in every}
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,9 @@
 import os
 import sys
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryFile
+
+from rissole.ground import files
 
 import numpy as np
 
@@ -20,6 +22,9 @@ def array(shape: tuple[int, ...], dtype: type, name: str) -> np.ndarray:
         shape: of it.
         dtype: of it.
         name: what the log calls it.
+
+    Raises:
+        InputError: neither memory nor disk has room for it.
     """
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if size <= SHARE * free():
@@ -31,8 +36,14 @@ def array(shape: tuple[int, ...], dtype: type, name: str) -> np.ndarray:
     )
     folder = Path("data")
     folder.mkdir(exist_ok=True)
-    with NamedTemporaryFile(dir=folder, prefix=".mapped-") as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+    with TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)  # else a full disk ends in a bus error
+        except OSError as error:
+            if not files.disk_is_full(error):
+                raise
+            raise files.no_room(folder / name, size) from None
+        return np.memmap(file, dtype, "r+", shape=shape)
 
 
 def fits(size: int, device) -> bool:

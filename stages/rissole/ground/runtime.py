@@ -3,18 +3,21 @@
 import inspect
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
+from urllib.parse import quote
 
-from rissole.ground import command, processes
+from rissole.ground import command, interruption, lock, processes
 from rissole.ground.errors import InputError
 
 
 def run(main: Callable[..., None], shared: bool = False) -> None:
     """Call a stage's `main` with what the command line says (`command.parser`).
 
-    An InputError becomes one line and exit status 1. Of several processes only the first speaks.
+    An InputError becomes one line and exit status 1, ctrl-C and `kill` one and 130. Of several
+    processes only the first speaks. No two processes can be at the same words at once.
 
     Args:
         main: of the stage.
@@ -22,10 +25,12 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
     """
     parser = command.parser(Path(inspect.getfile(main)))
     words = parser.parse_args()
+    interruption.listen()
     try:
         processes.check(shared)
         if shared:
             processes.start_wanted()
+        _keep_others_away(parser.prog, words)
         with (
             Path(os.devnull).open("w") as nothing,
             redirect_stdout(sys.stdout if processes.first() else nothing),
@@ -33,6 +38,18 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
             main(**vars(words))
     except InputError as error:
         sys.exit(f"{parser.prog}: {error}")
+    except KeyboardInterrupt as interrupt:
+        kept = f"; {interrupt}" if str(interrupt) else ""
+        print(f"{parser.prog}: stopped{kept}; the same command goes on", file=sys.stderr)
+        os._exit(130)  # at once: threads and other processes may not be done yet
+
+
+def _keep_others_away(script: str, words: Namespace) -> None:
+    """Lock out a second process with the same words, where anything can be written at all."""
+    if processes.first() and os.access(".", os.W_OK):
+        said = " ".join([script, *(str(value) for value in vars(words).values() if value)])
+        path = Path("checkpoints", "running", f"{quote(said, safe=' ')}.lock")
+        lock.hold(path, f"`{said}`")
 
 
 def set_up(threads: int):
@@ -60,6 +77,13 @@ def set_up(threads: int):
     torch.cuda.set_device(number)
     processes.join()
     return torch.device("cuda", number)
+
+
+def machine(device) -> list:
+    """What the last bits of a result depend on: device, threads, version of torch."""
+    import torch
+
+    return [device.type, torch.get_num_threads(), torch.__version__]
 
 
 def autocast(device) -> AbstractContextManager:

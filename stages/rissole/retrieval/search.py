@@ -4,6 +4,7 @@ Ranked by cosine similarity, as in the released code: all vectors here have unit
 dot product is the cosine.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -132,9 +133,10 @@ class ScaNN:
 
     def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """As `Exact.search`, with most of the same rows."""
-        return best(
-            {start: _asked(part, queries, n, self.reorder) for start, part in self.parts.items()}, n
+        asked = (
+            (start, _asked(part, queries, n, self.reorder)) for start, part in self.parts.items()
         )
+        return best(asked, n)
 
 
 @dataclass(frozen=True)
@@ -228,10 +230,13 @@ def _asked(
     return _padded(rows, np.where(found, similarities, -np.inf), n)
 
 
-def best(found: dict[int, tuple[np.ndarray, np.ndarray]], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The n best of what was found in each stretch, by the row that the stretch begins with."""
-    rows = np.concatenate([np.where(r < 0, -1, r + start) for start, (r, _) in found.items()], 1)
-    similarities = np.concatenate([s for _, s in found.values()], 1)
+def best(
+    found: Iterable[tuple[int, tuple[np.ndarray, np.ndarray]]], n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The n best of what was found in stretches, each with the row that it begins with."""
+    found = list(found)
+    rows = np.concatenate([np.where(r < 0, -1, r + start) for start, (r, _) in found], 1)
+    similarities = np.concatenate([s for _, (_, s) in found], 1)
     order = np.argsort(-similarities, axis=1, kind="stable")[:, :n]
     return np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
 

@@ -1,0 +1,118 @@
+"""The course of a training: its losses, its seconds, its states, and where it goes on from."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isfinite, nan
+from typing import Protocol
+
+from rissole.ground.checkpoints import Checkpoints
+from rissole.ground.errors import InputError
+
+import torch
+from torch import Tensor
+
+CHECKED = 100  # steps between two looks at the losses, each of which waits for the device
+WORSE = 10  # times the loss of the first steps: nothing that still learns climbs that high
+
+
+class Learner(Protocol):
+    """What is in training."""
+
+    step: int
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What it takes to go on from here: tensors and numbers, the step among them."""
+
+    def load(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
+        """Go on from a `state`."""
+
+
+class Course:
+    """A training from where an earlier run of it stopped, or from the start, to its end.
+
+    Args:
+        learner: put where the earlier run stopped.
+        states: of this training.
+        terms: names of what the steps measure, the loss first; only that is measured at each.
+        steps: of the whole training.
+        mend: what to do should it diverge, such as "lower ldm.learning_rate".
+    """
+
+    def __init__(
+        self, learner: Learner, states: Checkpoints, terms: Sequence[str], steps: int, mend: str
+    ):
+        self._learner, self._states, self._mend = learner, states, mend
+        self._terms = list(terms)
+        self._curve = torch.full((steps, len(terms)), nan)
+        self._start, self._noted = time.perf_counter(), 0
+        newest = states.newest()
+        if newest is not None:
+            tensors, numbers = newest
+            self._start -= numbers.pop("seconds")
+            self._noted = numbers["step"]
+            self._curve[: self._noted] = tensors.pop("curve")
+            learner.load(tensors, numbers)
+
+    def follow(self, steps: Iterable[Mapping[str, Tensor | float]]) -> Iterator[None]:
+        """Note what each step measures, keep a state when it is due, and end when it diverges.
+
+        Raises:
+            InputError: a term is infinite or no number, or the loss far above that of the first
+                steps; the states are of steps before.
+            KeyboardInterrupt: somebody wants it to end, and a state is kept.
+        """
+        waiting = []
+        for terms in steps:
+            waiting.append(terms)
+            step, due = self._learner.step, self._states.due()
+            if due or step % CHECKED == 0 or step == len(self._curve):
+                self._note(waiting)
+                waiting = []
+            if due:
+                self._keep()
+            yield
+
+    def points(self) -> list[dict[str, float]]:
+        """What each step measured, by name."""
+        return [
+            {name: value for name, value in zip(self._terms, row, strict=True) if value == value}
+            for row in self._curve.tolist()
+        ]
+
+    def seconds(self) -> float:
+        """How long the training took so far, in all its runs."""
+        return time.perf_counter() - self._start
+
+    def end(self) -> None:
+        """Forget the states: what the training made is written."""
+        self._states.remove()
+
+    def _note(self, waiting: list[Mapping[str, Tensor | float]]) -> None:
+        start, self._noted = self._noted, self._noted + len(waiting)
+        for column, name in enumerate(self._terms):
+            rows = [row for row, terms in enumerate(waiting) if name in terms]
+            if rows:  # all of them in one copy from the device
+                values = torch.stack([torch.as_tensor(waiting[row][name]) for row in rows])
+                self._curve[torch.tensor(rows) + start, column] = values.float().cpu()
+                measured = zip(rows, values.tolist(), strict=True)
+                for row, value in (of for of in measured if not isfinite(of[1])):
+                    raise self._diverged(f"its {name} is {value} at step {start + row + 1}")
+        if self._noted % CHECKED == 0:
+            begun, now = (
+                self._curve[end - CHECKED : end, 0].mean() for end in (CHECKED, self._noted)
+            )
+            if now > WORSE * begun:
+                raise self._diverged(
+                    f"its {self._terms[0]} is {now:.3g} at step {self._noted}, where it was"
+                    f" {begun:.3g} in the first {CHECKED}"
+                )
+
+    def _diverged(self, how: str) -> InputError:
+        return InputError(
+            f"params.yaml: {self._mend}: the training diverged, {how} of {len(self._curve)}"
+        )
+
+    def _keep(self) -> None:
+        tensors, numbers = self._learner.state()
+        tensors = tensors | {"curve": self._curve[: self._noted]}
+        self._states.save(self._learner.step, tensors, numbers | {"seconds": self.seconds()})
