@@ -30,6 +30,7 @@ SETTINGS = TINY | {
 }
 FIRST_STAGE = ["train_vqgan", "encode_latents"]
 DENOISER = ["train_ldm/rissole"]
+LAST_DIGIT = 1.01e-4  # relative: a curve is written with five digits
 DRAW = ["sample_images/rissole", "extract_features/rissole"]
 BETWEEN = ["build_index", "retrieve_neighbours/main"]
 
@@ -95,7 +96,7 @@ def two(one, tmp_path_factory):
 def test_loss_curves_of_one_and_two_processes_agree(one, two):
     ours, theirs = curve(one, "rissole"), curve(two, "rissole")
     assert len(ours) == len(theirs) == 100
-    np.testing.assert_allclose(theirs, ours, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(theirs, ours, rtol=LAST_DIGIT, atol=2e-5)
     assert ours[-10:, 1].mean() < 0.95 * ours[:10, 1].mean()
 
 
@@ -103,7 +104,7 @@ def test_the_first_stage_learns_alike_until_a_last_bit_makes_another_code(one, t
     """Which code is nearest is all or nothing: from the first that flips on, runs part slowly."""
     ours, theirs = curve(one, "vqgan"), curve(two, "vqgan")
     assert len(ours) == len(theirs) == 40
-    np.testing.assert_allclose(theirs[:3], ours[:3], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(theirs[:3], ours[:3], rtol=LAST_DIGIT, atol=2e-5)
     np.testing.assert_allclose(theirs[:, 1], ours[:, 1], rtol=0.02)
 
 
