@@ -13,11 +13,11 @@ from pathlib import Path
 from rissole.auditing import audit, coherence, sensitivity
 from rissole.auditing.copies import Drawn
 from rissole.dataset import images
-from rissole.denoiser import denoiser
+from rissole.denoiser import conditioning, denoiser
 from rissole.ground import config, files, identity, runtime
 from rissole.ground.errors import InputError
 from rissole.judging import features
-from rissole.latent import blocks, latents
+from rissole.latent import blocks, latents, likeness
 from rissole.latent.latents import read_neighbours
 
 import numpy as np
@@ -63,8 +63,9 @@ def main(row: str) -> None:
     )
     if context is not None:
         _, neighbours = read_neighbours(context / "queries.parquet", train)
+        database = conditioning.database(network.row, of.context, train).to(device)
         numbers["sensitivity"] = sensitivity.measure(
-            network, train.to(device), neighbours[: len(drawn)].to(device)
+            network, database, neighbours[: len(drawn)].to(device)
         )
     numbers |= {"images": len(drawn), "held_out": len(real.val)}
 
@@ -82,6 +83,8 @@ def main(row: str) -> None:
             torch.stack([found.distances[:, 0] for found in by_block], 1).numpy()
         ),
     }
+    if drawn.neighbours is not None:
+        columns |= neighbours_of(drawn, real.train.z)
     path = Path(f"data/audit/{row}.parquet")
     about = {"images": features.digest(pictures)}
     files.write_table(path, pa.table(columns, metadata=about))
@@ -113,6 +116,17 @@ def read_drawn(table: pa.Table, train: latents.Latents) -> Drawn:
     query = train.rows(table["query"].to_numpy())
     neighbours = train.rows(files.lists_array(table["neighbours"]))
     return Drawn(z.contiguous(), codes, torch.from_numpy(neighbours), torch.from_numpy(query))
+
+
+def neighbours_of(drawn: Drawn, z: torch.Tensor) -> dict[str, pa.Array]:
+    """How alike the neighbours of each sample are, and how like its query, as columns."""
+    parts = zip(drawn.neighbours.split(256), drawn.query.split(256), strict=True)
+    alike = [
+        (likeness.agreement(z[near]), likeness.similarity(z[query], z[near]).mean(1))
+        for near, query in parts
+    ]
+    agreement, similarity = (torch.cat(of).numpy() for of in zip(*alike, strict=True))
+    return {"agreement": pa.array(agreement), "similarity": pa.array(similarity)}
 
 
 def show(table: pa.Table, columns: dict, pictures: np.ndarray, grid: int) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 Reads the features of the samples and of the true images, and which samples the audit named copies.
 Writes the scores under each judge to metrics/fid/<row>.json; they are called `fid` only where
-Inception weights are given.
+Inception weights are given. Beside them, for rows that retrieve, whether an image is drawn better
+whose neighbours agree (`agreement`) or are like its query (`similarity`).
 """
 
 from pathlib import Path
 
 from rissole.ground import config, files, runtime
 from rissole.ground.errors import InputError
-from rissole.judging import features, scores
+from rissole.judging import features, scores, singles
 
 REFERENCE = Path("data/reference")
 
@@ -20,7 +21,7 @@ def main(row: str) -> None:
     path = Path(f"data/features/{row}.parquet")
     seen = features.read(path)
     true = features.read_reference(REFERENCE, seen.judges, seen.latents)
-    audited = files.read_table(Path(f"data/audit/{row}.parquet"), ["copied", "vouched"])
+    audited = files.read_table(Path(f"data/audit/{row}.parquet"))
     if audited.schema.metadata[b"images"].decode() != seen.images:
         raise InputError(
             f"data/audit/{row}.parquet: audited other images than those of {path};"
@@ -31,6 +32,13 @@ def main(row: str) -> None:
     scored = {"images": len(audited)}
     for judge, drawn in seen.by_judge.items():
         scored |= scores.score(judge, drawn, copied, true[judge])
+    if "agreement" in audited.column_names:
+        judge, drawn = next(iter(seen.by_judge.items()))
+        nearness = -singles.distances(drawn, true[judge].val)
+        scored |= {
+            name: singles.correlation(audited[name].to_numpy(), nearness)
+            for name in ("agreement", "similarity")
+        }
     path = files.measured("fid", row)
     files.write_json(path, scored)
     first = scores.frechet_keys(scored)[0]

@@ -1,14 +1,14 @@
 """Put the scores and audits of all rows into tables, and check the claims against them.
 
 Reads the metrics of every stage and metrics/claims.yaml. Writes metrics/tables.md, with all
-figures, and metrics/tables.json, with the headline numbers, which `dvc metrics diff` compares;
-prints the table of scores.
+figures, metrics/retrieval.md, about what was retrieved, and metrics/tables.json, with the headline
+numbers, which `dvc metrics diff` compares; prints the table of scores.
 """
 
 from pathlib import Path
 
 from rissole.ground import config, files, runtime
-from rissole.results import claims, measurements, pages, tables
+from rissole.results import claims, measurements, pages, retrieval_page, tables
 
 METRICS = Path("metrics")
 
@@ -26,6 +26,8 @@ def main() -> None:
     files.write_json(METRICS / "tables.json", table)
     page = pages.scores_page(results, asserted, repeats, before)
     files.write_text(METRICS / "tables.md", page)
+    retrieved = files.read_json(METRICS / "retrieval_quality.json")
+    files.write_text(METRICS / "retrieval.md", retrieval_page.page(retrieved, results))
     print(tables.score_table(results))
     print(tables.claims_table(table, asserted, repeats))
     print(

@@ -1,20 +1,22 @@
 """Look up the neighbours of every image once, as the entry `retrievals.<name>` says.
 
-Reads data/latents and data/index; writes data/neighbours/<name>: `train.parquet` and
-`val.parquet` with the neighbours of all images, and `queries.parquet`, train images in random
-order with theirs, from which images are sampled. Neighbours are always train images.
+Reads data/latents, data/embeddings and data/index; writes data/neighbours/<name>: `train.parquet`
+and `val.parquet` with the neighbours of all images, and `queries.parquet`, train images in random
+order with theirs, from which images are sampled. Neighbours are always train images. A table by
+embedding comes with those of the train images, `embeddings.parquet`, to be told as they are.
 """
 
 from pathlib import Path
 
 from rissole.ground import config, files, runtime
-from rissole.latent import latents
-from rissole.retrieval import index, neighbours, search
+from rissole.latent import embeddings, latents
+from rissole.retrieval import index, neighbours, search, vectors
 
 import numpy as np
 import pyarrow as pa
 
-LATENTS, INDEX, NEIGHBOURS = Path("data/latents"), Path("data/index"), Path("data/neighbours")
+LATENTS, EMBEDDINGS = Path("data/latents"), Path("data/embeddings")
+INDEX, NEIGHBOURS = Path("data/index"), Path("data/neighbours")
 
 
 def main(name: str):
@@ -23,8 +25,9 @@ def main(name: str):
     table = settings.retrieval(name)
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
     query = "latent" if table.query == "random" else table.query
-    database = search.Vectors(train, query, settings.blocks)
-    opened = index.open(INDEX / query, database, device, train.identity)
+    database = vectors.of(train, "train", query, settings.blocks, EMBEDDINGS)
+    follows = vectors.identity(train.identity, query, EMBEDDINGS)
+    opened = index.open(INDEX / query, database, device, follows)
     chosen = search.choose(opened, table, settings.seed)
     folder = NEIGHBOURS / name
     about = {"query": table.query, "latents": train.identity}
@@ -40,9 +43,13 @@ def main(name: str):
     queries = np.random.default_rng(settings.seed).permutation(queries)[: settings.queries]
     write(folder / "queries.parquet", about, train.ids[queries], *(x[queries] for x in found))
 
-    vectors = search.Vectors(val, query, settings.blocks)
-    found = neighbours.find(chosen, train, val, vectors, table.k, table.exclude)
+    looked_up = vectors.of(val, "val", query, settings.blocks, EMBEDDINGS)
+    found = neighbours.find(chosen, train, val, looked_up, table.k, table.exclude)
     write(folder / "val.parquet", about, val.ids, *found)
+    told = folder / "embeddings.parquet"
+    told.unlink(missing_ok=True)
+    if query == "embedding":
+        embeddings.write(told, train.ids, database, latents=train.identity)
     print(
         f"retrieve_neighbours: {table.k} neighbours by {table.query} for {len(train):,} train and"
         f" {len(val):,} val images, {len(queries):,} sampling queries -> {folder}"

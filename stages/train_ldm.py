@@ -7,8 +7,7 @@ metrics/loss/<variant>.csv; parameters, GFLOP and time to metrics/ldm/<variant>.
 
 from pathlib import Path
 
-from rissole.denoiser import denoiser, training
-from rissole.denoiser.conditioning import Conditioning
+from rissole.denoiser import conditioning, denoiser, training
 from rissole.ground import config, files, identity, processes, runtime, schema
 from rissole.ground.checkpoints import Checkpoints
 from rissole.ground.course import Course
@@ -25,14 +24,15 @@ def main(name: str) -> None:
     settings = config.read()
     variant, ldm = settings.variant(name), settings.variant_ldm(name)
     device = runtime.set_up(settings.threads)
-    database = latents.read(Path("data/latents"), "train").to(device)
+    database = latents.read(Path("data/latents"), "train")
+    database = conditioning.database(variant, variant.context, database).to(device)
     train, val = (read_images(variant, split, database, device) for split in ("train", "val"))
     k = 0 if train.neighbours is None else train.neighbours.shape[1]
-    conditioning = Conditioning(variant, database, ldm.normalise)
+    told = conditioning.Conditioning(variant, database, ldm.normalise)
 
     torch.manual_seed(runtime.seeded(variant.seed))
-    network = denoiser.Denoiser(variant, ldm, database.codebook.shape[1], k).to(device)
-    learner = training.Learner(network)
+    network = denoiser.Denoiser(variant, ldm, database.codebook.shape[1], k, told.embedded)
+    learner = training.Learner(network.to(device))
 
     tables = sorted(Path(f"data/{variant.context}").glob("*.parquet")) if k else []
     made_of = identity.of(
@@ -46,7 +46,7 @@ def main(name: str) -> None:
     states = Checkpoints(f"train_ldm/{name}", made_of, settings.checkpoint)
     mend = f"ldm.learning_rate is {ldm.learning_rate}: lower it, or set ldm.clip"
     course = Course(learner, states, training.TERMS, ldm.steps, mend)
-    steps = training.train(learner, conditioning, ldm, variant.seed, train, val)
+    steps = training.train(learner, told, ldm, variant.seed, train, val)
     for _ in runtime.progress(
         course.follow(steps), f"train_ldm {name}", " images", ldm.steps, ldm.batch, learner.step
     ):
@@ -61,7 +61,7 @@ def main(name: str) -> None:
     files.write_curve(files.measured("loss", name, "csv"), course.points())
     live = learner.descent.live()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), processes.alone():
-        training.block_loss(network, conditioning, ldm, train, torch.tensor([0], device=device))
+        training.block_loss(network, told, ldm, train, torch.tensor([0], device=device))
     files.write_json(
         files.measured("ldm", name),
         {

@@ -1,5 +1,7 @@
 """What a row tells its denoiser: the corresponding blocks of the right images, and nothing else."""
 
+from dataclasses import replace
+
 import toy
 from rissole.denoiser.conditioning import Conditioning, Stem
 from rissole.denoiser.denoiser import Denoiser
@@ -40,6 +42,18 @@ def test_normalised_latents_have_zero_mean_and_unit_variance():
     torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(2), atol=1e-3, rtol=0)
 
 
+def test_tokens_are_the_embeddings_of_the_neighbours_as_wholes_for_each_block():
+    conditioning, neighbours, _, told = told_of(toy.row("tokens"))
+    embeddings = toy.latents().embeddings
+    standard = (embeddings - embeddings.mean(0)) / embeddings.std(0)
+    assert told.neighbours is None and told.embeddings.shape == (12, 4, toy.EMBEDDED)
+    for image in range(3):
+        for block in range(4):
+            torch.testing.assert_close(
+                told.embeddings[image * 4 + block], standard[neighbours[image]]
+            )
+
+
 def test_the_previous_block_is_the_one_before_in_reading_order_and_zero_for_the_first():
     _, _, z, told = told_of(toy.row("stack", previous=True))
     z_blocks = blocks.cut(z, 2)
@@ -55,7 +69,7 @@ def test_positions_count_the_blocks_of_each_image():
 
 def test_a_row_without_neighbours_position_or_previous_is_told_nothing():
     _, _, _, told = told_of(toy.row())
-    assert (told.neighbours, told.previous, told.position) == (None, None, None)
+    assert set(vars(told).values()) == {None}
 
 
 def test_numbers_of_blocks_spread_over_their_own_pixels():
@@ -69,9 +83,16 @@ def test_numbers_of_blocks_spread_over_their_own_pixels():
 @pytest.mark.parametrize("kind", ["set", "tokens"])
 def test_neighbours_as_a_set_have_no_order(kind):
     row = toy.row(kind)
-    stem = Stem(row, toy.ldm(), 2, 4)
+    stem = Stem(row, toy.ldm(), 2, 4, toy.EMBEDDED)
     _, _, _, told = told_of(row)
-    turned = type(told)(told.neighbours.flip(1), None, None)
+    turned = replace(
+        told,
+        **{
+            name: getattr(told, name).flip(1)
+            for name in ("neighbours", "embeddings")
+            if getattr(told, name) is not None
+        },
+    )
     one, two = stem.context(told), stem.context(turned)
     if kind == "set":
         torch.testing.assert_close(one.maps, two.maps)
@@ -81,7 +102,7 @@ def test_neighbours_as_a_set_have_no_order(kind):
 
 def test_a_set_takes_another_number_of_neighbours_than_it_was_built_for():
     row = toy.row("set")
-    stem = Stem(row, toy.ldm(), 2, 4)
+    stem = Stem(row, toy.ldm(), 2, 4, 0)
     assert stem.context(told_of(row, k=9)[3]).maps.shape == (12, 8, 4, 4)
 
 
@@ -100,7 +121,7 @@ def test_a_set_takes_another_number_of_neighbours_than_it_was_built_for():
 def test_every_parameter_of_every_kind_of_row_is_live(changes, neighbours):
     row = toy.row(neighbours, **changes)
     conditioning, _, z, told = told_of(row)
-    network = Denoiser(row, toy.ldm(), 2, 4)
+    network = Denoiser(row, toy.ldm(), 2, 4, toy.EMBEDDED)
     torch.nn.init.normal_(network.unet.last.weight)
     b = 3 * conditioning.blocks
     context = network.stem.context(told)
@@ -113,7 +134,7 @@ def test_every_parameter_of_every_kind_of_row_is_live(changes, neighbours):
 def test_a_halo_lets_a_block_see_two_pixels_of_its_neighbours_and_no_further():
     row = toy.row("none", halo=2)
     conditioning = Conditioning(row, toy.latents(), normalise=True)
-    stem = Stem(row, toy.ldm(), 2, 0)
+    stem = Stem(row, toy.ldm(), 2, 0, 0)
     z = torch.randn(1, 2, 8, 8)
     quiet = conditioning.told(None, None, 1)
 

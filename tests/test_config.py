@@ -161,6 +161,7 @@ FAULTS = {
     "presets.quick.data.images=null": ("data.images", "None", "number"),
     "presets.folder.data.root=null": ("data.root", "None", "path"),
     "data.groups='(a)(b)'": ("data.groups", "'(a)(b)'", "exactly one"),
+    "data.labels='(a)(b)'": ("data.labels", "'(a)(b)'", "exactly one"),
     "data.groups='('": ("data.groups", "'('", "regular expression"),
     "data.size=66": ("data.size", "66", "multiple of 4"),
     "data.validation=1.0": ("data.validation", "1.0"),

@@ -34,7 +34,7 @@ def build(settings, row, channels):
     k = 0
     if variant.neighbours != "none":
         k = settings.retrieval(variant.context.removeprefix("neighbours/")).k
-    return Denoiser(variant, settings.variant_ldm(row), channels, k)
+    return Denoiser(variant, settings.variant_ldm(row), channels, k, 1280)
 
 
 @pytest.mark.parametrize("preset", SIZES)

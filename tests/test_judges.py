@@ -5,6 +5,7 @@ import hashlib
 from rissole.ground.errors import InputError
 from rissole.ground.schema import Judge
 from rissole.judging import judges
+from rissole.pretrained import weights
 
 import numpy as np
 import pytest
@@ -84,10 +85,10 @@ def test_the_key_tells_networks_and_resizes_apart(panel):
 def test_the_key_tells_weights_apart_that_differ_in_one_bit(panel):
     changed = judges.open(settings())["efficientnet_lite1"].net
     key = panel["efficientnet_lite1"].key
-    assert key == f"{changed.resize} {judges._weights(changed)}"
+    assert key == f"{changed.resize} {weights.version(changed)}"
     bias = next(p for p in changed.parameters() if p.dim() == 1).data
     bias[0] = torch.nextafter(bias[0], torch.tensor(9.0))
-    assert key != f"{changed.resize} {judges._weights(changed)}"
+    assert key != f"{changed.resize} {weights.version(changed)}"
 
 
 def test_the_key_holds_the_version_of_what_computes(panel):

@@ -32,7 +32,7 @@ FIRST_STAGE = ["train_vqgan", "encode_latents"]
 DENOISER = ["train_ldm/rissole"]
 LAST_DIGIT = 1.01e-4  # relative: a curve is written with five digits
 DRAW = ["sample_images/rissole", "extract_features/rissole"]
-BETWEEN = ["build_index", "retrieve_neighbours/main"]
+BETWEEN = ["embed_images", "build_index", "retrieve_neighbours/main"]
 
 
 def start(folder: Path, count: int, *words: str) -> str:
@@ -86,8 +86,9 @@ def two(one, tmp_path_factory):
     )
     start(folder, 2, "train_vqgan")
     shutil.copytree(one / "data/vqgan", folder / "data/vqgan", dirs_exist_ok=True)
-    shutil.rmtree(folder / "data/latents")
-    start(folder, 2, "encode_latents", *DENOISER)
+    for name in ("latents", "embeddings"):
+        shutil.rmtree(folder / "data" / name)
+    start(folder, 2, "encode_latents", "embed_images", *DENOISER)
     shutil.copytree(one / "data/ldm", folder / "data/ldm", dirs_exist_ok=True)
     start(folder, 2, *DRAW)
     return folder
@@ -108,10 +109,10 @@ def test_the_first_stage_learns_alike_until_a_last_bit_makes_another_code(one, t
     np.testing.assert_allclose(theirs[:, 1], ours[:, 1], rtol=0.02)
 
 
-@pytest.mark.parametrize("name", ["data/latents", "data/samples", "data/features"])
+@pytest.mark.parametrize("name", ["latents", "embeddings", "samples", "features"])
 def test_what_two_processes_encode_draw_and_see_is_equal_byte_for_byte(one, two, name):
     contents = [
-        {path.relative_to(of): path.read_bytes() for path in (of / name).rglob("*.*")}
+        {path.relative_to(of): path.read_bytes() for path in (of / "data" / name).rglob("*.*")}
         for of in (one, two)
     ]
     assert contents[0] == contents[1] and contents[0]

@@ -93,10 +93,28 @@ def test_what_was_tried_and_what_memory_it_takes_is_what_was_measured():
     for stage, grown in measured["peak_memory_growth"].items():
         figures = [f"{measured['peak_memory_mb'][stage]:,.0f}", f"{100 * grown:+.0f} %"]
         assert [f"`{stage}`", *figures] in lines
-    for kind in ("exact", "hashed", "tree"):
-        found = [measured["retrieval"][f"{kind}_{10**n}"] for n in (4, 5, 6)]
-        figures = [f"{of['recall_at_20']:.3f}, {of['queries_per_second']:,.0f}" for of in found]
-        assert [kind, *figures] in lines
     curves = measured["memory_per_image_sampled_mb"].values()
     for kind in ("whole", "block_by_block"):
         assert f"line [{', '.join(f'{of[kind]:.2f}' for of in curves)}]" in README
+
+
+def test_the_kinds_of_index_are_as_they_were_measured():
+    measured = json.loads(committed("metrics/search.json"))
+    lines = [cells(line) for line in README.splitlines() if line.startswith("|")]
+    for kind in measured["avatars"]["kinds"]:
+        found = [measured[name]["kinds"][kind] for name in ("avatars", "100000", "1000000")]
+        figures = [
+            f"{of['recall_at_20']:.3f}, {of['queries_per_second']:,.0f}, {of['build_seconds']:g} s,"
+            f" {of['bytes'] / 1e6:,.0f} MB"
+            for of in found
+        ]
+        assert [kind, *figures] in lines
+
+
+def test_what_is_retrieved_is_as_it_was_judged():
+    found = json.loads(committed("metrics/retrieval_quality.json"))["by"]
+    lines = [cells(line) for line in README.splitlines() if line.startswith("|")]
+    for query, of in found.items():
+        figures = [f"{x:.3f}" for x in (of["agreement"], of["by_rank"][0], of["by_rank"][-1])]
+        label = [f"{of['precision']['label'][at]:.0%}" for at in ("at_1", "at_20", "chance")]
+        assert [query, *figures, f"{of['skew']:.1f}", f"{of['largest_hub']:,}", *label] in lines

@@ -6,7 +6,7 @@ import build_index
 import retrieve_neighbours
 import toy
 from rissole.ground import files
-from rissole.latent import latents
+from rissole.latent import embeddings, latents
 from rissole.latent.latents import Latents
 
 import numpy as np
@@ -49,6 +49,8 @@ def folder(tmp_path, monkeypatch):
             std=torch.ones(3),
         )
         splits[split] = these
+        of = np.random.default_rng(n + 1).normal(size=(n, 8))
+        embeddings.write(Path(f"data/embeddings/{split}-00000.parquet"), ids, of, encoder="one")
     toy.write_latents(Path("data/latents"), **splits)
     return tmp_path
 
@@ -131,8 +133,9 @@ def test_each_index_says_what_it_is_and_how_well_it_finds(folder, exact_below, k
         pytest.importorskip("scann")
     run("main", "whole", exact_below=exact_below)
     metrics = files.read_json(Path("metrics/retrieval.json"))
-    assert metrics.keys() == {"first_block", "latent"}
-    for query, width in (("first_block", 12), ("latent", 48)):
+    widths = {"first_block": 12, "latent": 48, "pooled": 48, "embedding": 8}
+    assert metrics.keys() == widths.keys()
+    for query, width in widths.items():
         of = metrics[query]
         assert (of["kind"], of["rows"], of["width"]) == (kind, 80, width)
         assert of["recall_at_20"] == 1 if kind == "exact" else of["recall_at_20"] > 0.9

@@ -15,8 +15,7 @@ from rissole.ground import checkpoints, config, files
 from rissole.ground.errors import InputError
 from rissole.judging import judges
 from rissole.pretrained import weights
-from rissole.retrieval import index
-from rissole.retrieval.search import scann_installed
+from rissole.retrieval import index, with_scann
 from test_retrieval import build, clustered
 from tiny import ENVIRONMENT, OFFLINE_LOG, ROOT, run
 
@@ -94,12 +93,12 @@ def test_no_stage_unpickles_what_another_wrote(clone, tmp_path, monkeypatch, no_
         import_module(script).main(*rest)
 
 
-@pytest.mark.skipif(not scann_installed(), reason="ScaNN is not installed here")
+@pytest.mark.skipif(not with_scann.installed(), reason="ScaNN is not installed here")
 def test_an_index_is_opened_without_pickle(tmp_path, no_pickle):
     build(clustered(n=2000), tmp_path / "latent", "hashed")
 
 
-@pytest.mark.skipif(not scann_installed(), reason="ScaNN is not installed here")
+@pytest.mark.skipif(not with_scann.installed(), reason="ScaNN is not installed here")
 def test_ids_planted_beside_an_index_are_not_unpickled(tmp_path, mark, bad_inputs):
     """ScaNN unpickles a file of that name wherever it finds one."""
     vectors = clustered(n=2000)

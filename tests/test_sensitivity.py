@@ -27,7 +27,7 @@ def small(monkeypatch):
 def network(neighbours):
     """A denoiser of random weights, its last layer among them."""
     torch.manual_seed(0)
-    made = Denoiser(toy.row(neighbours, seed=1), toy.ldm(), 2, K)
+    made = Denoiser(toy.row(neighbours, seed=1), toy.ldm(), 2, K, toy.EMBEDDED)
     torch.nn.init.normal_(made.unet.last.weight, std=0.3)
     return made.eval()
 

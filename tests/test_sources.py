@@ -21,6 +21,7 @@ def data(source, root=None, **settings):
         "size": 16,
         "images": None,
         "validation": 0.2,
+        "labels": None,
         "groups": None,
         "classes": None,
         "unreadable": 0.01,
@@ -96,10 +97,14 @@ def test_a_folder_is_listed_in_the_order_of_its_paths_with_sub_folders_as_labels
     ]
 
 
-def test_a_regular_expression_on_the_path_finds_the_group(tmp_path):
+def test_regular_expressions_on_the_path_find_group_and_label(tmp_path):
     plant(tmp_path, "x/ann_1.png", "x/ann_2.png", "y/bob_1.png")
     groups = [group for _, _, group in listed(data("folder", tmp_path, groups="([a-z]+)_"))]
     assert groups == ["ann", "ann", "bob"]
+    labels = [label for _, label, _ in listed(data("folder", tmp_path, labels="_([0-9])"))]
+    assert labels == ["1", "2", "1"]
+    with pytest.raises(InputError, match="data.labels.*x/ann_1.png"):
+        listed(data("folder", tmp_path, labels="(sign[0-9])"))
     with pytest.raises(InputError, match="data.groups.*x/ann_1.png"):
         listed(data("folder", tmp_path, groups="(person[0-9]+)"))
 

@@ -6,7 +6,7 @@ import toy
 from committed import ROOT
 from rissole.ground import config, runtime
 from rissole.ground.errors import InputError
-from rissole.retrieval import index, search
+from rissole.retrieval import index, with_scann
 from rissole.speed import data, memory, plan, steps, timing, worlds
 
 import numpy as np
@@ -147,7 +147,7 @@ def test_mirrors_double_what_follows_from_the_rows():
 
 def test_an_index_takes_the_disk_that_the_plan_says(tmp_path):
     """ScaNN keeps the floats beside its hashes, which are an eighth of them."""
-    if not search.scann_installed():
+    if not with_scann.installed():
         pytest.skip("ScaNN has no wheel here")
     settings = config.read(ROOT / "params.yaml").index.model_copy(update={"kind": "hashed"})
     vectors = np.concatenate(list(data.clustered(10_000)))

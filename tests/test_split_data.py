@@ -21,7 +21,13 @@ def stage(tmp_path, monkeypatch, capfd):
         place.mkdir()
         monkeypatch.chdir(place)
         data = {"source": "folder", "root": str(root), "size": 8, "images": None, "shard": 16}
-        data |= {"validation": 0.3, "groups": None, "classes": None, "unreadable": 0.1} | settings
+        data |= {
+            "validation": 0.3,
+            "labels": None,
+            "groups": None,
+            "classes": None,
+            "unreadable": 0.1,
+        } | settings
         Path("params.yaml").write_text(yaml.safe_dump({"data": data}))
         split_data.main()
         sets = {split: images.read_split(split_data.FOLDER, split) for split in images.SPLITS}

@@ -11,7 +11,7 @@ from rissole.auditing.copies import Drawn
 from rissole.ground import files
 from rissole.ground.errors import InputError
 from rissole.judging import scores
-from rissole.results import measurements, pages, tables
+from rissole.results import measurements, pages, retrieval_page, tables
 from rissole.results.claims import Claim
 
 import numpy as np
@@ -31,6 +31,22 @@ LDM = {
     "validation_loss": 0.1,
 }
 SAMPLING = {"sampling_images_per_second": 12.3, "sampling_peak_mb": 900, "steps": 20}
+RETRIEVED = {
+    "rows": 4000,
+    "queries": 4000,
+    "k": 5,
+    "by": {
+        "latent": {
+            "precision": {"label": {"at_1": 0.9, "at_5": 0.6, "chance": 0.25}},
+            "agreement": 0.75,
+            "by_rank": [0.9, 0.8, 0.7, 0.6, 0.5],
+            "never_retrieved": 0.03,
+            "largest_hub": 1042,
+            "skew": 1.5,
+        }
+    },
+}
+SAMPLES = ("agreement", "similarity")
 MOVED = {"swapped": 0.9, "permuted": 0.2, "dropped": 1.1}
 
 
@@ -314,10 +330,27 @@ def folder(tmp_path, monkeypatch, results, measured):
     files.write_json(metrics / "controls.json", controls)
     files.write_json(metrics / "vqgan.json", {"psnr": 23.0})
     files.write_json(metrics / "retrieval.json", {"latent": {"kind": "exact"}})
+    files.write_json(metrics / "retrieval_quality.json", RETRIEVED)
     (metrics / "claims.yaml").write_text(
         yaml.safe_dump([claim(row="whole", than="no_rag").model_dump()])
     )
     return metrics
+
+
+def test_the_page_about_retrieval_has_a_line_for_each_query_and_each_row_that_retrieves(results):
+    of = results(rissole=20.0, whole=90.0)
+    of.fid["rissole"] |= {name: {"rho": 0.314, "chance": 0.1} for name in SAMPLES}
+    (by,) = cells(retrieval_page.retrieval_table(RETRIEVED))
+    assert (by["looked up by"], by["agreement"]) == ("latent", "0.750")
+    assert (by["similar at 1"], by["similar at 5"]) == ("0.900", "0.500")
+    assert (by["same label at 5"], by["label by chance"]) == ("60%", "25%")
+    assert (by["largest hub"], by["never"]) == ("1,042", "3%")
+    (row,) = cells(retrieval_page.samples_table(of))
+    assert [*row.values()] == ["rissole", "+0.31", "+0.31", "0.10"]
+
+
+def test_a_page_of_rows_that_retrieve_nothing_says_so(results):
+    assert "No row here retrieves." in retrieval_page.page(RETRIEVED, results(whole=90.0))
 
 
 def test_the_stage_prints_scores_and_claims_and_where_the_pictures_are(folder, capsys):
@@ -346,6 +379,7 @@ def test_the_stage_prints_scores_and_claims_and_where_the_pictures_are(folder, c
         "reference",
         "vqgan",
         "retrieval",
+        "retrieval_quality",
     ],
 )
 def test_a_missing_file_is_named_with_the_command_that_makes_it(folder, path):

@@ -19,7 +19,7 @@ def build(row, ldm, k=3, images=12):
     if row.neighbours != "none":
         neighbours = torch.randint(images, (images, k), generator=torch.Generator().manual_seed(5))
     torch.manual_seed(0)
-    network = Denoiser(row, ldm, 2, k)
+    network = Denoiser(row, ldm, 2, k, toy.EMBEDDED)
     return network, Conditioning(row, train, ldm.normalise), Images(train.codes, neighbours)
 
 

@@ -26,7 +26,7 @@ def test_live_parameters_are_those_of_the_released_networks(preset, channels, k,
     (tmp_path / "params.yaml").write_text(text)
     settings = config.read(tmp_path / "params.yaml")
     with torch.device("meta"):
-        network = Denoiser(settings.variant(row), settings.variant_ldm(row), channels, k)
+        network = Denoiser(settings.variant(row), settings.variant_ldm(row), channels, k, 1280)
     expected = RELEASED[preset, channels, k, row]
     assert sum(p.numel() for p in network.parameters()) == expected
 

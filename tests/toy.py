@@ -9,6 +9,7 @@ from rissole.latent.latents import Latents
 import numpy as np
 import torch
 
+EMBEDDED = 6  # width of the embeddings
 CODEBOOK = torch.cartesian_prod(*[torch.tensor([-1.0, -0.3, 0.4, 1.1])] * 2)  # 16 codes, 2 channels
 
 
@@ -69,4 +70,5 @@ def latents(images: int = 12, side: int = 8, seed: int = 0) -> Latents:
         codebook=CODEBOOK,
         mean=z.mean((0, 1, 2)),
         std=z.std((0, 1, 2)),
+        embeddings=torch.randn(images, EMBEDDED, generator=generator),
     )

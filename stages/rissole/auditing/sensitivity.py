@@ -22,17 +22,21 @@ def measure(network: Denoiser, database: Latents, neighbours: Tensor) -> dict[st
 
     Args:
         network: the denoiser.
-        database: the train latents.
+        database: the train latents, as `conditioning.database` gives them.
         neighbours: rows of the neighbours of each image, (n, k).
 
     Returns:
         Mean distances, as shares of the mean distance of two samples: `swapped` with another
         image's neighbours, `permuted` told in reverse order, `dropped` told as many grey images
-        (the code nearest to the mean latent everywhere).
+        (the code nearest to the mean latent everywhere, and the mean embedding).
     """
     table = database.table(normalise=True)
     grey = table.norm(dim=1).argmin().expand(1, *database.codes.shape[1:])
-    database = replace(database, codes=torch.cat([database.codes, grey.to(database.codes)]))
+    mean = database.embeddings
+    if mean is not None:
+        mean = torch.cat([mean, mean.mean(0, keepdim=True)])
+    codes = torch.cat([database.codes, grey.to(database.codes)])
+    database = replace(database, codes=codes, embeddings=mean)
     conditioning = Conditioning(network.row, database, network.ldm.normalise)
     steps = math.gcd(STEPS, network.ldm.timesteps)
     sample = Sample(images=IMAGES, sampler="ddim", steps=steps, batch=IMAGES)

@@ -93,10 +93,10 @@ def draw_avatar(number: int, size: int) -> bytes:
 
 
 def folder(data: Data) -> Listing:
-    """All images of a tree; the label is the first sub-folder, `data.groups` finds the group.
+    """All images of a tree; the label is the first sub-folder or what `data.labels` finds.
 
-    Files without an image's ending and hidden ones are passed over. With `data.classes`, only
-    the listed sub-folders are read.
+    `data.groups` finds the group. Files without an image's ending and hidden ones are passed over.
+    With `data.classes`, only the listed sub-folders are read.
     """
     root = _root(data)
     tops = [root] if data.classes is None else _class_folders(root, Path(data.classes))
@@ -104,10 +104,12 @@ def folder(data: Data) -> Listing:
     prefixes = ("" if top == root else f"{top.relative_to(root).as_posix()}/" for top in tops)
     every = (name for prefix in prefixes for name in _visible(root, prefix))
     names = sorted(name for name in every if name.lower().endswith(endings))
-    if data.groups is not None:
-        for name in names:
-            _group(name, data.groups)
-    return _found(Listing(names, partial(_file, root, data.groups)), root)
+    patterns = {"labels": data.labels, "groups": data.groups}
+    for key, pattern in patterns.items():
+        if pattern is not None:
+            for name in names:
+                _found_in(name, key, pattern)
+    return _found(Listing(names, partial(_file, root, patterns)), root)
 
 
 def imagenet100(data: Data) -> Listing:
@@ -260,11 +262,12 @@ def _celebrity(pictures: Path, identity: dict[str, str], name: str) -> Record:
     return Record(name, None, identity[name], partial(_read, pictures, name))
 
 
-def _file(root: Path, groups: str | None, name: str) -> Record:
+def _file(root: Path, patterns: dict[str, str | None], name: str) -> Record:
     read = partial(_read, root, name)
     name = name.encode("utf-8", "replace").decode()  # Parquet knows no other bytes than UTF-8
+    found = {key: _found_in(name, key, of) if of else None for key, of in patterns.items()}
     first, slash, _ = name.partition("/")
-    return Record(name, first if slash else None, _group(name, groups), read)
+    return Record(name, found["labels"] or (first if slash else None), found["groups"], read)
 
 
 def _read(root: Path, name: str) -> bytes:
@@ -274,14 +277,12 @@ def _read(root: Path, name: str) -> bytes:
     return (root / name).read_bytes()
 
 
-def _group(name: str, pattern: str | None) -> str | None:
-    if pattern is None:
-        return None
+def _found_in(name: str, key: str, pattern: str) -> str:
     match = re.search(pattern, name)
     if match is None or match[1] is None:
         raise InputError(
-            f"params.yaml: data.groups '{pattern}' finds no group in '{name}'; make it match the"
-            " path of every image below the root"
+            f"params.yaml: data.{key} '{pattern}' finds nothing in '{name}'; make it match the path"
+            " of every image below the root"
         )
     return match[1]
 

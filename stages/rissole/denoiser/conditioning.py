@@ -2,21 +2,21 @@
 
 `Stem` is the network's side (paper, section 4.1.3): the noisy block and its corresponding
 neighbour blocks pass through convolutions of their own, are added and normalised. `Conditioning`
-is the data's side: it gathers, from codes and neighbour ids in memory, what the stem is told.
+is the data's side: it gathers, from codes, embeddings and neighbour ids in memory, what the stem is
+told.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from rissole.ground.schema import LDM, Variant
-from rissole.latent import blocks
+from rissole.latent import blocks, embeddings
 from rissole.latent.latents import Latents, take
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-
-TOKEN_SIDE = 4  # of the thumbnail of a neighbour that its token is made of
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Told:
 
     Attributes:
         neighbours: the corresponding blocks of the neighbours, (b, k, c, h, w).
+        embeddings: those of the neighbours as whole images, (b, k, d).
         previous: the clean block before each in reading order, zero for the first, (b, c, h, w).
         position: the number of each block in its latent, int64 (b).
     """
 
     neighbours: Tensor | None
+    embeddings: Tensor | None
     previous: Tensor | None
     position: Tensor | None
 
@@ -55,9 +57,10 @@ class Stem(nn.Module):
         ldm: section `ldm`.
         channels: of a latent.
         k: neighbours.
+        embedded: width of an embedding, where the row is told those of its neighbours.
     """
 
-    def __init__(self, row: Variant, ldm: LDM, channels: int, k: int):
+    def __init__(self, row: Variant, ldm: LDM, channels: int, k: int, embedded: int):
         super().__init__()
         width = ldm.widths[0] // 2
         # A rim of r pixels is what a kernel of 2 r + 1 sees; without one, 3 x 3 and zeros.
@@ -69,13 +72,12 @@ class Stem(nn.Module):
         self.stack = nn.Conv2d(stacked * channels, width, 3, padding=1) if stacked else None
         self.set = _Pool(channels, width) if row.neighbours == "set" else None
         if self.token_width:
-            self.token = nn.Linear(channels * TOKEN_SIDE**2, self.token_width)
+            self.token = nn.Linear(embedded, self.token_width)
 
     def context(self, told: Told) -> Context:
         """Embed what does not change while a block is denoised."""
         if self.token_width:
-            seen = F.adaptive_avg_pool2d(told.neighbours.flatten(0, 1), TOKEN_SIDE).flatten(1)
-            return Context(None, self.token(seen.unflatten(0, told.neighbours.shape[:2])))
+            return Context(None, self.token(told.embeddings))
         if self.set is not None:
             return Context(self.set(told.neighbours), None)
         if self.stack is None:
@@ -105,12 +107,20 @@ class _Pool(nn.Module):
         return self.mixed(rearrange(each, "(b k) c h w -> b k c h w", b=b).mean(1))
 
 
+def database(row: Variant, context: str, train: Latents) -> Latents:
+    """The train latents with all that a row is told of them; `context` is its folder of data/."""
+    if row.neighbours != "tokens":
+        return train
+    return embeddings.told(train, Path("data", context))
+
+
 class Conditioning:
     """Gathers latents and what is told of their blocks, all in memory and by index.
 
     Args:
         row: the row of the table, its number of blocks filled in.
-        train: the train latents, which are the retrieval database.
+        train: the train latents, which are the retrieval database, with embeddings where the row
+            is told those of its neighbours.
         normalise: whether latents have zero mean and unit variance per channel.
     """
 
@@ -119,6 +129,12 @@ class Conditioning:
         self.table = train.table(normalise)
         self.database = train.codes
         self.mean, self.std = (train.mean, train.std) if normalise else (0, 1)
+        self.embeddings = None if train.embeddings is None else _standard(train.embeddings)
+
+    @property
+    def embedded(self) -> int:
+        """The width of the embeddings that it tells; 0 for none."""
+        return 0 if self.embeddings is None else self.embeddings.shape[1]
 
     @property
     def limit(self) -> float:
@@ -161,8 +177,11 @@ class Conditioning:
             z: the clean latents (b, c, H, W), where the row is told the previous block.
             images: b.
         """
-        told_neighbours = previous = position = None
-        if self.row.neighbours != "none":
+        told_neighbours = told_embeddings = previous = position = None
+        if self.row.neighbours == "tokens":
+            of_image = take(self.embeddings, neighbours)
+            told_embeddings = of_image.repeat_interleave(self.blocks, 0)
+        elif self.row.neighbours != "none":
             near = self.latents(take(self.database, neighbours))
             each = blocks.cut(near, self.row.blocks)
             told_neighbours = rearrange(each, "b k n c h w -> (b n) k c h w")
@@ -172,4 +191,9 @@ class Conditioning:
             previous = shifted.flatten(0, 1)
         if self.row.position:
             position = torch.arange(self.blocks, device=self.table.device).repeat(images)
-        return Told(told_neighbours, previous, position)
+        return Told(told_neighbours, told_embeddings, previous, position)
+
+
+def _standard(embeddings: Tensor) -> Tensor:
+    """Embeddings with zero mean and unit variance in each dimension: most differ little else."""
+    return (embeddings - embeddings.mean(0)) / embeddings.std(0).clamp_min(1e-6)

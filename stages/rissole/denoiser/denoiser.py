@@ -21,13 +21,14 @@ class Denoiser(nn.Module):
         ldm: section `ldm` as the row changes it.
         channels: of a latent.
         k: neighbours; 0 where the row retrieves nothing.
+        embedded: width of an embedding, where the row is told those of its neighbours.
     """
 
-    def __init__(self, row: Variant, ldm: LDM, channels: int, k: int):
+    def __init__(self, row: Variant, ldm: LDM, channels: int, k: int, embedded: int = 0):
         super().__init__()
         self.row, self.ldm = row, ldm
-        self.sizes = {"channels": channels, "k": k}
-        self.stem = Stem(row, ldm, channels, k)
+        self.sizes = {"channels": channels, "k": k} | ({"embedded": embedded} if embedded else {})
+        self.stem = Stem(row, ldm, channels, k, embedded)
         self.time = Embedding(ldm.embedding)
         self.position = Embedding(ldm.embedding) if row.position else None
         self.unet = UNet(ldm, channels, 1 + row.position, self.stem.token_width)
@@ -77,7 +78,7 @@ def load(path: Path, latents: Latents) -> Denoiser:
     identity.check(path, about.get("latents"), latents.identity, trained)
     try:
         row, ldm = Variant.model_validate(about["row"]), LDM.model_validate(about["ldm"])
-        denoiser = Denoiser(row, ldm, about["channels"], about["k"])
+        denoiser = Denoiser(row, ldm, about["channels"], about["k"], about.get("embedded", 0))
         denoiser.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())[:200]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rissole.dataset import images
-from rissole.denoiser import denoiser
+from rissole.denoiser import conditioning, denoiser
 from rissole.denoiser.conditioning import Conditioning
 from rissole.drawing import samplers, sampling
 from rissole.first_stage import vqgan
@@ -91,8 +91,9 @@ def read(row: schema.Row, sample: schema.Sample, device: torch.device) -> Drawin
             was trained with; or denoiser, latents, neighbours and VQ-GAN do not belong together.
     """
     weights = Path(f"data/ldm/{row.variant}/best.safetensors")
-    database = latents.read(LATENTS, "train").to(device)
+    database = latents.read(LATENTS, "train")
     network = denoiser.load(weights, database).to(device)
+    database = conditioning.database(network.row, row.context, database).to(device)
     queries = neighbours = None
     if network.row.neighbours != "none":
         queries, neighbours = _read_queries(row, network, sample.images, database)

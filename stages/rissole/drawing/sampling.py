@@ -71,4 +71,4 @@ def _only(told: Told, some: list[int], b: int, n: int) -> Told:
             return None
         return all_blocks.unflatten(0, (b, n))[:, some].flatten(0, 1)
 
-    return Told(pick(told.neighbours), pick(told.previous), pick(told.position))
+    return Told(*map(pick, (told.neighbours, told.embeddings, told.previous, told.position)))

@@ -230,6 +230,7 @@ def _check_together(settings: Settings) -> None:
                     f" 'ldm: {{share_timestep: image}}' in the variant, not '{ldm.share_timestep}'"
                 )
         _check_context(key, variant.context, retrievals if params.retrievals else None)
+        _check_told(settings, key, variant.context, variant)
     for name, row in settings._every("rows").items():
         _check_context(_key("rows", name), row.context, retrievals if params.retrievals else None)
         _check_row(settings, _key("rows", name), row, variants if params.variants else None)
@@ -258,6 +259,19 @@ def _check_context(key: str, context: str, retrievals: dict | None) -> None:
         _choose(retrievals, table, "retrievals", f"{key}.context")
 
 
+def _check_told(settings: Settings, key: str, context: str, variant: Variant) -> None:
+    params = settings._params
+    if variant.neighbours != "tokens" or params.retrievals is None or params.query is None:
+        return
+    table = context.partition("/")[2]
+    query = settings._every("retrievals")[table].query or params.query
+    if query != "embedding":
+        raise InputError(
+            f"params.yaml: {key}.context is '{context}': retrieves by '{query}'; tokens are the"
+            " neighbours' embeddings, which come with a table of 'query: embedding' only"
+        )
+
+
 def _check_row(settings: Settings, key: str, row: Row, variants: dict[str, Variant] | None) -> None:
     params, variant = settings._params, None
     if variants is not None:
@@ -267,6 +281,7 @@ def _check_row(settings: Settings, key: str, row: Row, variants: dict[str, Varia
                 f"params.yaml: {key}.context is '{row.context}': variant {row.variant} was trained"
                 f" with '{variant.context}'; a row retrieves if its variant does, and only then"
             )
+        _check_told(settings, key, row.context, variant)
     if _complete(params, settings, "sample") and _complete(params, settings, "ldm"):
         sample = settings._section("sample", f"{key}.sample", row.sample)
         ldm = settings._section("ldm", over=variant.ldm if variant else None)

@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
-Query = Literal["first_block", "latent"]
+Query = Literal["first_block", "latent", "pooled", "embedding"]
 Exclude = Literal["none", "self", "group"]
 
 
@@ -33,6 +33,7 @@ class Data(Checked):
     size: Annotated[int, Field(ge=8)]
     images: Positive | None
     validation: Annotated[float, Field(gt=0, lt=1)]
+    labels: str | None
     groups: str | None
     classes: str | None
     unreadable: Annotated[float, Field(ge=0, le=1)]
@@ -46,13 +47,13 @@ class Data(Checked):
             raise ValueError("images: a number is needed for source 'avatars'")
         if self.source == "imagenet100" and self.classes is None:
             raise ValueError("classes: the file that lists the classes is needed for imagenet100")
-        if self.groups is not None:
+        for key, pattern in (("labels", self.labels), ("groups", self.groups)):
             try:
-                groups = re.compile(self.groups).groups
+                found = 1 if pattern is None else re.compile(pattern).groups
             except re.error as error:
-                raise ValueError(f"groups: not a regular expression ({error})") from None
-            if groups != 1:
-                raise ValueError("groups: must hold exactly one pair of parentheses")
+                raise ValueError(f"{key}: not a regular expression ({error})") from None
+            if found != 1:
+                raise ValueError(f"{key}: must hold exactly one pair of parentheses")
         return self
 
 
@@ -121,10 +122,27 @@ class Latents(Checked):
     mirrors: bool
 
 
+class Encoder(Checked):
+    """Section `encoder`: what sees an image as a whole."""
+
+    kind: Literal["efficientnet_lite0", "clip"]
+    weights: str | None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    size: Annotated[int, Field(ge=64)]
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if self.kind == "clip" and self.weights is None:
+            raise ValueError("weights: the folder of its config.json and model.safetensors")
+        if self.kind == "clip" and self.sha256 is None:
+            raise ValueError("sha256: that of model.safetensors is needed, from who published it")
+        return self
+
+
 class Index(Checked):
     """Section `index`: the search structure over the train queries."""
 
-    kind: Literal["auto", "exact", "hashed", "tree"]
+    kind: Literal["auto", "exact", "hashed", "tree", "faiss_flat", "faiss_ivf", "faiss_hnsw"]
     exact_below: Count
     tree_above: Count
     leaves: Positive | None
@@ -262,6 +280,7 @@ class Params(Checked):
     data: dict = None
     vqgan: dict = None
     latents: dict = None
+    encoder: dict = None
     index: dict = None
     ldm: dict = None
     sample: dict = None
@@ -277,6 +296,7 @@ SECTIONS = {
     "data": Data,
     "vqgan": VQGAN,
     "latents": Latents,
+    "encoder": Encoder,
     "index": Index,
     "ldm": LDM,
     "sample": Sample,

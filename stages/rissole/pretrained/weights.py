@@ -1,5 +1,6 @@
 """Weights that others saved with torch: tensors alone are read from them, and no code is run."""
 
+import hashlib
 from pathlib import Path
 
 from rissole.ground.errors import InputError
@@ -24,3 +25,11 @@ def read(path: Path) -> dict[str, torch.Tensor]:
             f"{path}: cannot be read as weights alone ({said}); fetch the file again from where"
             " its authors publish it"
         ) from None
+
+
+def version(net: torch.nn.Module) -> str:
+    """A digest of all weights, and the version of what computes with them."""
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        digest.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
+    return f"{digest.hexdigest()[:16]} torch {torch.__version__.partition('+')[0]}"

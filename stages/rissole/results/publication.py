@@ -9,7 +9,7 @@ from rissole.ground import files
 from rissole.ground.config import Settings
 from rissole.ground.errors import InputError
 from rissole.ground.schema import SECTIONS
-from rissole.results import measurements, pages
+from rissole.results import measurements, pages, retrieval_page
 from rissole.results.claims import Claim
 from rissole.results.measurements import Results
 from rissole.speed.machine import describe
@@ -88,6 +88,7 @@ def collect(settings: Settings) -> dict:
         "redraws": settings.redraws(rows),
         "before": measurements.read_before(rows),
         "results": asdict(results),
+        "retrieval": files.read_json(METRICS / "retrieval_quality.json"),
     }
 
 
@@ -117,6 +118,8 @@ def page(name: str, content: dict, asserted: list[Claim], of_ablations: list[Cla
                 results, content["tables"], of_ablations, repeats, content["redraws"], neighbours
             )
         )
+    if "retrieval" in content:  # which older publications did not judge
+        parts.append(retrieval_page.page(content["retrieval"], results))
     return "\n".join(parts)
 
 

@@ -45,7 +45,7 @@ def score_table(results: Results) -> str:
                 "objections": ", ".join(objections(audit, fid, reference)) or MISSING,
             }
         )
-    return _markdown(pd.DataFrame(lines), left=1)
+    return markdown(pd.DataFrame(lines), left=1)
 
 
 def distance_table(results: Results) -> str:
@@ -77,7 +77,7 @@ def distance_table(results: Results) -> str:
                     ),
                 }
             )
-    return _markdown(pd.DataFrame(lines), left=2)
+    return markdown(pd.DataFrame(lines), left=2)
 
 
 def copies_table(results: Results) -> str:
@@ -113,7 +113,7 @@ def copies_table(results: Results) -> str:
     table = pd.DataFrame(lines)
     if (table["own group"] == MISSING).all():  # images without groups
         table = table.drop(columns="own group")
-    return _markdown(table, left=1)
+    return markdown(table, left=1)
 
 
 def coherence_table(results: Results) -> str:
@@ -134,7 +134,7 @@ def coherence_table(results: Results) -> str:
                 "collages": f"{of['collage_excess']:.0%}",
             }
         )
-    return _markdown(pd.DataFrame(lines), left=1)
+    return markdown(pd.DataFrame(lines), left=1)
 
 
 def cost_table(results: Results) -> str:
@@ -153,7 +153,7 @@ def cost_table(results: Results) -> str:
         }
         for row, of in results.ldm.items()
     ]
-    return _markdown(pd.DataFrame(lines), left=1)
+    return markdown(pd.DataFrame(lines), left=1)
 
 
 def claims_table(rows: dict[str, dict], asserted: list[Claim], repeats: list[list[str]]) -> str:
@@ -175,7 +175,7 @@ def claims_table(rows: dict[str, dict], asserted: list[Claim], repeats: list[lis
                 "holds": {True: "yes", False: "**no**", None: "cannot be said"}[said],
             }
         )
-    return _markdown(pd.DataFrame(lines), left=3)
+    return markdown(pd.DataFrame(lines), left=3)
 
 
 def _compared(claim: Claim) -> str:
@@ -230,7 +230,7 @@ def ablation_table(names: list[str], rows: dict[str, dict], repeats: list[list[s
                 "drawn images/s": f"{of['sampling_images_per_second']:,.0f}",
             }
         )
-    return _markdown(pd.DataFrame(lines), left=1)
+    return markdown(pd.DataFrame(lines), left=1)
 
 
 def neighbour_table(tables: dict[str, dict]) -> str:
@@ -249,7 +249,7 @@ def neighbour_table(tables: dict[str, dict]) -> str:
         }
         for name, of in tables.items()
     ]
-    return _markdown(pd.DataFrame(lines), left=1)
+    return markdown(pd.DataFrame(lines), left=1)
 
 
 def paper_table(results: Results) -> str:
@@ -265,13 +265,13 @@ def paper_table(results: Results) -> str:
         }
         for theirs, ours, celeba, imagenet in PRINTED
     ]
-    return _markdown(pd.DataFrame(lines), left=2)
+    return markdown(pd.DataFrame(lines), left=2)
 
 
 def leaves_table(content: dict) -> str:
     """Nested figures, a line each."""
     frame = pd.DataFrame(_leaves(content), columns=["measured", "value"])
-    return _markdown(frame, left=1)
+    return markdown(frame, left=1)
 
 
 def _mean(values: list[float | None], digits: int) -> str:
@@ -307,7 +307,7 @@ def tenths(distance: float | None) -> str:
     return MISSING if distance is None else f"{distance:.1f}"
 
 
-def _markdown(frame: pd.DataFrame, left: int) -> str:
+def markdown(frame: pd.DataFrame, left: int) -> str:
     """A table whose first `left` columns are aligned left, and the rest, as numbers, right."""
     align = ["left"] * left + ["right"] * (frame.shape[1] - left)
     return frame.to_markdown(index=False, colalign=align, disable_numparse=True)

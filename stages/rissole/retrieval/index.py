@@ -2,7 +2,8 @@
 
 Chosen by size where the settings leave it open: exact search, hashing (anisotropic, then exact
 scores for the best `reorder`), or hashing in the leaves of a tree. Exact search also takes over
-where ScaNN cannot be installed, and on CUDA, where it is quicker up to a million rows.
+where ScaNN cannot be installed, and on CUDA, where it is quicker up to a million rows. A library
+that searches is a module with `build`, `save`, `load` and `asking`.
 """
 
 import math
@@ -13,7 +14,8 @@ from time import perf_counter
 
 from rissole.ground import files, identity, processes, schema
 from rissole.ground.errors import InputError
-from rissole.retrieval import search
+from rissole.retrieval import search, with_faiss, with_scann
+from rissole.retrieval.vectors import Vectors
 
 import numpy as np
 import torch
@@ -21,6 +23,13 @@ import torch
 CPU = torch.device("cpu")
 CUDA_EXACT_BELOW = 1_000_000  # rows: all pairs of so many are a minute at 20 TFLOP/s and width 640
 K = 20  # neighbours that the recall counts
+LIBRARIES = {
+    "hashed": with_scann,
+    "tree": with_scann,
+    "faiss_flat": with_faiss,
+    "faiss_ivf": with_faiss,
+    "faiss_hnsw": with_faiss,
+}
 
 
 def build(
@@ -101,7 +110,8 @@ def build_parts(
             yield start, vectors, search.Exact(vectors, device)
         elif start in mine:
             searcher = _build_part(vectors, kind, settings, folder / _name(start), made_of)
-            yield start, vectors, search.ScaNN(vectors, {0: searcher}, settings.reorder)
+            ask = LIBRARIES[kind].asking(searcher, settings.reorder)
+            yield start, vectors, search.Approximate(vectors, {0: ask})
 
 
 def plan(
@@ -110,13 +120,13 @@ def plan(
     """The kind of an index over (n, d) vectors, the rows that its parts begin with, rows of each.
 
     Raises:
-        InputError: the kind that the settings name needs ScaNN, which is not there.
+        InputError: the kind that the settings name needs a library that is not there.
     """
     rows, width = shape
     few = CUDA_EXACT_BELOW if device.type == "cuda" else settings.exact_below
     if settings.kind != "auto":
         kind = settings.kind
-    elif rows < few or not search.scann_installed():
+    elif rows < few or not with_scann.installed():
         kind = "exact"
     else:
         kind = "hashed" if rows < settings.tree_above else "tree"
@@ -127,7 +137,7 @@ def plan(
 
 def open(
     folder: Path,
-    vectors: np.ndarray | search.Vectors,
+    vectors: np.ndarray | Vectors,
     device: torch.device = CPU,
     latents: str = "",
 ) -> search.Index:
@@ -140,11 +150,11 @@ def open(
         latents: identity of those that the vectors are of.
 
     Raises:
-        InputError: the index is missing, broken or was built over other vectors, or ScaNN is
-            missing.
+        InputError: the index is missing, broken or was built over other vectors, or the library
+            that built it is missing.
     """
     about = files.read_record(folder / "index.json")
-    other = "built over other latents than those of data/latents"
+    other = "built over other latents or embeddings than those of data/"
     identity.check(folder / "index.json", about.get("latents"), latents, other)
     if (about["rows"], about["width"]) != tuple(vectors.shape):
         raise InputError(
@@ -157,8 +167,9 @@ def open(
     for start, digest in zip(about["parts"], about["digests"], strict=True):
         path = folder / _name(start)
         identity.check(path, identity.digest(path), digest, "not the part that index.json names")
-        parts[start] = _load(path, about["kind"])
-    return search.ScaNN(vectors, parts, about["reorder"])
+        library = LIBRARIES[about["kind"]]
+        parts[start] = library.asking(library.load(path, about["kind"]), about["reorder"])
+    return search.Approximate(vectors, parts)
 
 
 def _build_part(
@@ -166,17 +177,16 @@ def _build_part(
 ):
     stage = f"build_index/{target.parent.name}"
     if made_of is not None and identity.is_noted(stage, target, made_of):
-        return _load(target, kind)
-    searcher = _searcher(vectors, kind, settings)
+        return LIBRARIES[kind].load(target, kind)
+    searcher = LIBRARIES[kind].build(vectors, settings, kind)
     scratch = target.with_name(f".{target.name}.partial")
     for folder in (target, scratch):
         shutil.rmtree(folder, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        # Without relative_path the files would name this folder and break on a move.
-        searcher.serialize(str(scratch), relative_path=True)
+        LIBRARIES[kind].save(searcher, scratch)
         scratch.replace(target)
-    except RuntimeError:  # of which ScaNN does not say why
+    except RuntimeError:  # of which the libraries do not say why
         if shutil.disk_usage(scratch).free > 1e5:
             raise
         raise files.no_room(target, vectors.nbytes) from None
@@ -189,12 +199,6 @@ def _build_part(
 
 def _name(start: int) -> str:
     return f"{start:012}"
-
-
-def _load(folder: Path, kind: str):
-    searcher = _scann(kind).load_searcher(str(folder))
-    searcher.set_num_threads(torch.get_num_threads())
-    return searcher
 
 
 def _stretches(
@@ -210,32 +214,3 @@ def _stretches(
             if filled == most or start + filled == rows:
                 yield start, buffer[:filled]
                 start, filled = start + filled, 0
-
-
-def _scann(kind: str):
-    if not search.scann_installed():
-        raise InputError(
-            f"params.yaml: index.kind is '{kind}': ScaNN, which it needs, is not installed here;"
-            " with 'auto', `dvc repro build_index` takes exact search"
-        )
-    from scann import scann_ops_pybind
-
-    return scann_ops_pybind
-
-
-def _searcher(vectors: np.ndarray, kind: str, settings: schema.Index):
-    builder = _scann(kind).builder(vectors, 20, "dot_product")
-    builder = builder.set_n_training_threads(torch.get_num_threads())
-    if kind == "tree":
-        leaves = min(len(vectors), settings.leaves or round(len(vectors) ** 0.5))
-        builder = builder.tree(
-            num_leaves=leaves,
-            num_leaves_to_search=max(1, round(settings.searched * leaves)),
-            training_sample_size=250_000,  # released
-            random_init=False,  # the default draws other leaves at every build
-        )
-    return (
-        builder.score_ah(2, anisotropic_quantization_threshold=0.2)
-        .reorder(settings.reorder)
-        .build()
-    )

@@ -5,6 +5,7 @@ from rissole.ground.errors import InputError
 from rissole.latent import latents
 from rissole.latent.latents import Latents
 from rissole.retrieval import search
+from rissole.retrieval.vectors import Vectors
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ def find(
     index: search.Index,
     database: Latents,
     queries: Latents,
-    vectors: np.ndarray | search.Vectors,
+    vectors: np.ndarray | Vectors,
     k: int,
     exclude: schema.Exclude,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -73,8 +74,14 @@ def find(
     return database.ids[rows], similarities
 
 
+def fewest(database: Latents) -> int:
+    """How many neighbours every database image can have that are not its own picture."""
+    pictures = np.bincount(_pictures(database, database)[: len(database)])
+    return len(database) - int(pictures.max())
+
+
 def _exhaustive(index: search.Index) -> search.Index:
-    return search.Exact(index.vectors) if isinstance(index, search.ScaNN) else index
+    return search.Exact(index.vectors) if isinstance(index, search.Approximate) else index
 
 
 def hubs(neighbours: np.ndarray, database: int) -> dict[str, float]:

@@ -1,57 +1,21 @@
-"""Search among the train images: what an image is looked up by, and the index that finds it.
+"""Search among the train images: exact, approximate, random, among some, hubs taken off.
 
 Ranked by cosine similarity, as in the released code: all vectors here have unit length, so that a
 dot product is the cosine.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 
 from rissole.ground import memory, runtime, schema
-from rissole.latent import blocks as grid
-from rissole.latent.latents import Latents
+from rissole.retrieval.vectors import Vectors
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 CHUNK = 512  # queries searched at once
 BLOCK = 16384  # database rows that exact search compares them with at once
-
-
-class Vectors:
-    """What images are looked up by, of length 1, made of their codes when it is asked for.
-
-    The latents are raw, neither centred nor scaled per channel, as in the paper's released code.
-    `vectors[rows]` is float32 (..., d), flattened in the order channel, row, column; `rows` is a
-    slice or int64 (...).
-
-    Args:
-        latents: of one split, n of them.
-        query: `first_block` (paper, section 4.1.2) or `latent` (its footnote 2).
-        blocks: blocks per side.
-    """
-
-    def __init__(self, latents: Latents, query: schema.Query, blocks: int):
-        self._latents, self._query, self._blocks = latents, query, blocks
-        side = latents.codes.shape[-1] // (blocks if query == "first_block" else 1)
-        self.shape = len(latents), latents.codebook.shape[1] * side * side
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        if isinstance(rows, slice):
-            rows = np.arange(len(self))[rows]
-        flat = torch.from_numpy(rows.reshape(-1))
-        vectors = np.empty((len(flat), self.shape[1]), np.float32)
-        for start in range(0, len(flat), 4096):
-            z = self._latents.z(flat[start : start + 4096])
-            part = grid.cut(z, self._blocks)[:, 0] if self._query == "first_block" else z
-            vectors[start : start + len(z)] = F.normalize(part.flatten(1), dim=1).numpy()
-        return vectors.reshape(*rows.shape, self.shape[1])
 
 
 @dataclass(frozen=True)
@@ -92,21 +56,20 @@ class Exact:
         chunks = torch.from_numpy(queries).to(self.device).split(CHUNK)
         best = [
             (
-                torch.empty(len(chunk), 0, dtype=torch.float64, device=self.device),
+                torch.empty(len(chunk), 0, device=self.device),
                 torch.empty(len(chunk), 0, dtype=torch.int64, device=self.device),
             )
             for chunk in chunks
         ]
         for start in range(0, len(self.vectors), BLOCK):
             block = self._block(start)
-            numbers = torch.arange(start, start + len(block), device=self.device)
             for i, chunk in enumerate(chunks):
-                keys = torch.cat([best[i][0], (chunk @ block.T).double() - numbers * TIE], 1)
-                rows = torch.cat([best[i][1], numbers.expand(len(chunk), -1)], 1)
-                keys, places = keys.topk(min(n, keys.shape[1]))
-                best[i] = keys, rows.gather(1, places)
-        keys, rows = (torch.cat(part).cpu() for part in zip(*best, strict=True))
-        return _padded(rows.numpy(), (keys + rows * TIE).float().numpy(), n)
+                found, rows = _top(chunk @ block.T, min(n, len(block)))
+                near, among = best[i]
+                near, among = torch.cat([near, found], 1), torch.cat([among, rows + start], 1)
+                best[i] = tuple(of[:, :n] for of in _stable(near, among))
+        similarities, rows = (torch.cat(part).cpu() for part in zip(*best, strict=True))
+        return padded(rows.numpy(), similarities.numpy(), n)
 
     def _block(self, start: int) -> torch.Tensor:
         if self._held is not None:
@@ -114,29 +77,40 @@ class Exact:
         return torch.from_numpy(self.vectors[start : start + BLOCK]).to(self.device)
 
 
-TIE = 1e-15  # per row off a similarity: below a float32's last bit, and enough to order ties
+def _top(similarities: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The n largest similarities of each query, and where; of equal ones the first."""
+    top, places = similarities.topk(min(n + 1, similarities.shape[1]))
+    tied = (top[:, n - 1] == top[:, -1]).nonzero()[:, 0] if top.shape[1] > n else []
+    if len(tied):  # topk has taken any of those that tie for the last place
+        order = similarities[tied].argsort(dim=1, descending=True, stable=True)[:, : n + 1]
+        top[tied], places[tied] = similarities[tied].gather(1, order), order
+    return top[:, :n], places[:, :n]
+
+
+def _stable(similarities: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Similarities and rows (q, n), largest first and of equal ones the lowest row."""
+    order = rows.argsort(dim=1)
+    similarities, rows = similarities.gather(1, order), rows.gather(1, order)
+    order = similarities.argsort(dim=1, descending=True, stable=True)
+    return similarities.gather(1, order), rows.gather(1, order)
 
 
 @dataclass(frozen=True)
-class ScaNN:
-    """Approximate search by ScaNN; `vectors` stay at hand for the queries that it fails.
+class Approximate:
+    """Approximate search by a library; `vectors` stay at hand for the queries that it fails.
 
     Attributes:
         vectors: of the database.
-        parts: a searcher over each stretch of it, by the row that the stretch begins with.
-        reorder: candidates of each that are scored exactly.
+        parts: for each stretch of it, by the row that the stretch begins with, what searches it:
+            (queries, n) -> rows of the stretch and similarities, as of `Exact.search`.
     """
 
     vectors: np.ndarray | Vectors
-    parts: dict[int, object]
-    reorder: int
+    parts: dict[int, Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]]
 
     def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         """As `Exact.search`, with most of the same rows."""
-        asked = (
-            (start, _asked(part, queries, n, self.reorder)) for start, part in self.parts.items()
-        )
-        return best(asked, n)
+        return best(((start, part(queries, n)) for start, part in self.parts.items()), n)
 
 
 @dataclass(frozen=True)
@@ -179,7 +153,7 @@ class HubCorrected:
     2.3, of whose two terms that of the query ranks nothing).
     """
 
-    index: "Exact | ScaNN | Part"
+    index: "Exact | Approximate | Part"
     k: int
     reach: np.ndarray
 
@@ -195,7 +169,7 @@ class HubCorrected:
         return np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
 
 
-Index = Exact | ScaNN | Random | Part | HubCorrected
+Index = Exact | Approximate | Random | Part | HubCorrected
 
 
 def choose(index: Index, table: schema.Retrieval, seed: int) -> Index:
@@ -212,24 +186,6 @@ def choose(index: Index, table: schema.Retrieval, seed: int) -> Index:
     return index
 
 
-def scann_installed() -> bool:
-    """Whether there is a ScaNN on this machine; it has wheels for Linux only."""
-    return find_spec("scann") is not None
-
-
-def _asked(
-    searcher: object, queries: np.ndarray, n: int, reorder: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What a searcher of ScaNN finds: rows of its own, -1 and -inf where it finds fewer than n."""
-    rows, similarities = searcher.search_batched_parallel(
-        queries, final_num_neighbors=n, pre_reorder_num_neighbors=max(n, reorder)
-    )
-    # ScaNN fills a short list with row 0 and NaN.
-    found = ~np.isnan(similarities)
-    rows = np.where(found, rows.astype(np.int64), -1)
-    return _padded(rows, np.where(found, similarities, -np.inf), n)
-
-
 def best(
     found: Iterable[tuple[int, tuple[np.ndarray, np.ndarray]]], n: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -241,7 +197,8 @@ def best(
     return np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
 
 
-def _padded(rows: np.ndarray, similarities: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+def padded(rows: np.ndarray, similarities: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and similarities (q, at most n) as (q, n): -1 and -inf where nothing was found."""
     missing = ((0, 0), (0, n - rows.shape[1]))
     return (
         np.pad(rows, missing, constant_values=-1),

@@ -79,7 +79,7 @@ def search(
 
 def corresponding(conditioning: Conditioning, neighbours: Tensor, j: int) -> Told:
     """Block j of the neighbours (b, k, c, h, w)."""
-    return Told(blocks.cut(neighbours, conditioning.row.blocks)[:, :, j], None, None)
+    return Told(blocks.cut(neighbours, conditioning.row.blocks)[:, :, j], None, None, None)
 
 
 @torch.inference_mode()

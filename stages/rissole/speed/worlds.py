@@ -10,6 +10,7 @@ from rissole.ground.config import Settings
 from rissole.ground.schema import LDM, Sample
 from rissole.latent import latents
 from rissole.retrieval import neighbours, search
+from rissole.retrieval.vectors import Vectors
 from rissole.speed.reference import Database
 
 import numpy as np
@@ -61,7 +62,7 @@ def make(settings: Settings, device: torch.device) -> World:
         std=z.std((0, 1, 2)).clamp_min(1e-6),
     )
     host = train.to(torch.device("cpu"))
-    vectors = search.Vectors(host, "first_block", settings.blocks)[:]
+    vectors = Vectors(host, "first_block", settings.blocks)[:]
     index = search.Exact(vectors)
     found, _ = neighbours.find(index, host, host, vectors, settings.k, "self")
     variant, ldm = settings.variant("rissole"), settings.variant_ldm("rissole")

@@ -1,0 +1,42 @@
+"""Show every image to an encoder once, for retrieval by embedding and for RDM (Blattmann 2022).
+
+Reads data/split; writes data/embeddings: for each file of the split one of vectors of length 1, the
+mirrors of train images among them where the preset wants mirrors. The encoder is not a judge.
+
+Several processes, and workers that know nothing of each other (`--part 3/16`), share the files as
+in encode_latents.
+"""
+
+from pathlib import Path
+
+from rissole.dataset.encoding import Encoding, Rows
+from rissole.ground import config, identity, runtime
+from rissole.latent import embeddings
+from rissole.pretrained import encoder
+
+from torch import Tensor
+
+SPLIT, EMBEDDINGS = Path("data/split"), Path("data/embeddings")
+
+
+def main(part: str | None = None):
+    settings = config.read()
+    device = runtime.set_up(settings.threads)
+    look = encoder.open(settings.encoder, device)
+
+    def write(path: Path, rows: Rows, vectors: Tensor) -> None:
+        embeddings.write(path, rows.ids, vectors.numpy(), encoder=look.key)
+
+    Encoding(
+        stage="embed_images",
+        folder=EMBEDDINGS,
+        look=look,
+        write=write,
+        mirrors=settings.latents.mirrors,
+        made_of=identity.of(Path(__file__), encoder=look.key, machine=runtime.machine(device)),
+        device=device,
+    ).run(SPLIT, part)
+
+
+if __name__ == "__main__":
+    runtime.run(main, shared=True)
