@@ -26,6 +26,7 @@ def main() -> None:
         settings.repeats(rows),
         settings.redraws(rows),
         measurements.read_neighbours(rows),
+        {name: settings.variant(of.variant) for name, of in rows.items()},
     )
 
     files.write_json(folder / "tables.json", measurements.numbers(results))

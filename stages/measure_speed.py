@@ -63,7 +63,7 @@ def equal_quality(settings: config.Settings) -> dict:
     """
     scores = files.read_json(ABLATIONS / "tables.json")
     steps = {
-        name: files.read_json(files.measured("sampling", name))["steps"]
+        name: files.read_json(files.measured("sampling", name))["calls"]
         for name in settings.ablations.tables["sampler"]
         if name.startswith("ablations/") and settings.row(name).sample
     }

@@ -40,7 +40,7 @@ def main(row: str) -> None:
         {
             "sampling_images_per_second": round(sample.images / seconds, 1),
             "sampling_peak_mb": runtime.peak_memory(device),
-            "steps": sample.steps,
+            "calls": of.sampler.calls,
         },
     )
     print(

@@ -13,10 +13,11 @@ from rissole.ground.checkpoints import Checkpoints
 from rissole.ground.course import Course
 from rissole.ground.errors import InputError
 from rissole.latent import latents
-from rissole.latent.latents import read_neighbours
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+LATENTS = Path("data/latents")
 
 
 def main(name: str) -> None:
@@ -24,20 +25,24 @@ def main(name: str) -> None:
     settings = config.read()
     variant, ldm = settings.variant(name), settings.variant_ldm(name)
     device = runtime.set_up(settings.threads)
-    database = latents.read(Path("data/latents"), "train")
-    database = conditioning.database(variant, variant.context, database).to(device)
-    train, val = (read_images(variant, split, database, device) for split in ("train", "val"))
+    encoded = latents.read(LATENTS, "train")
+    database = conditioning.database(variant, variant.context, encoded).to(device)
+    near = read_neighbours(variant, "train", encoded, encoded)
+    train = training.Images(database.codes, near).to(device)
+    val = latents.read(LATENTS, "val")
+    near = read_neighbours(variant, "val", val, encoded)
+    val = training.Images(conditioning.codes(variant, "val", val), near).to(device)
     k = 0 if train.neighbours is None else train.neighbours.shape[1]
     told = conditioning.Conditioning(variant, database, ldm.normalise)
 
     torch.manual_seed(runtime.seeded(variant.seed))
-    network = denoiser.Denoiser(variant, ldm, database.codebook.shape[1], k, told.embedded)
+    network = denoiser.build(variant, ldm, told.shape[0], k, told.embedded)
     learner = training.Learner(network.to(device))
 
     tables = sorted(Path(f"data/{variant.context}").glob("*.parquet")) if k else []
     made_of = identity.of(
         Path(__file__),
-        Path("data/latents/manifest.json"),
+        LATENTS / "manifest.json",
         *tables,
         variant=variant.model_dump(),
         ldm=ldm.model_dump(),
@@ -53,7 +58,7 @@ def main(name: str) -> None:
         pass
     seconds = course.seconds()
     folder = Path(f"data/ldm/{name}")
-    about = {"latents": database.identity}
+    about = {"latents": encoded.identity}
     denoiser.save(folder / "last.safetensors", learner.averaged, step=ldm.steps, **about)
     learner.averages.copy_(learner.best)
     denoiser.save(folder / "best.safetensors", learner.averaged, step=learner.best_step, **about)
@@ -61,7 +66,8 @@ def main(name: str) -> None:
     files.write_curve(files.measured("loss", name, "csv"), course.points())
     live = learner.descent.live()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), processes.alone():
-        training.block_loss(network, told, ldm, train, torch.tensor([0], device=device))
+        first = torch.tensor([0], device=device)
+        training.block_loss(network, told, ldm, train, first, told.grid)
     files.write_json(
         files.measured("ldm", name),
         {
@@ -81,19 +87,20 @@ def main(name: str) -> None:
     )
 
 
-def read_images(variant: schema.Variant, split: str, database: latents.Latents, device):
-    """The codes of a split and, where the variant retrieves, the neighbours of its images."""
-    images = database if split == "train" else latents.read(Path("data/latents"), split).to(device)
+def read_neighbours(
+    variant: schema.Variant, split: str, of: latents.Latents, train: latents.Latents
+) -> torch.Tensor | None:
+    """The rows of the neighbours of a split's images, (n, k), where the variant retrieves."""
     if variant.neighbours == "none":
-        return training.Images(images.codes, None)
+        return None
     path = Path(f"data/{variant.context}/{split}.parquet")
-    ids, neighbours = read_neighbours(path, database)
-    if len(ids) != len(images):
+    ids, neighbours = latents.read_neighbours(path, train)
+    if len(ids) != len(of):
         raise InputError(
-            f"{path}: has the neighbours of {len(ids):,} images, not of the {len(images):,} that"
-            f" are encoded; run `dvc repro`"
+            f"{path}: has the neighbours of {len(ids):,} images, not of the {len(of):,} that are"
+            " encoded; run `dvc repro`"
         )
-    return training.Images(images.codes, neighbours[images.rows(ids).argsort()].to(device))
+    return neighbours[of.rows(ids).argsort()]
 
 
 if __name__ == "__main__":

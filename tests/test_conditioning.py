@@ -75,7 +75,7 @@ def test_a_row_without_neighbours_position_or_previous_is_told_nothing():
 def test_numbers_of_blocks_spread_over_their_own_pixels():
     conditioning = Conditioning(toy.row(), toy.latents(), normalise=True)
     numbers = torch.arange(8.0).reshape(2, 4)
-    maps = conditioning.spread(numbers, torch.zeros(2, 2, 8, 8))
+    maps = conditioning.grid.spread(numbers, torch.zeros(2, 2, 8, 8))
     assert torch.equal(blocks.cut(maps, 2).mean((2, 3, 4)), numbers)
     assert torch.equal(blocks.cut(maps, 2).amax((2, 3, 4)), numbers)
 
@@ -124,9 +124,9 @@ def test_every_parameter_of_every_kind_of_row_is_live(changes, neighbours):
     network = Denoiser(row, toy.ldm(), 2, 4, toy.EMBEDDED)
     torch.nn.init.normal_(network.unet.last.weight)
     b = 3 * conditioning.blocks
-    context = network.stem.context(told)
-    out = network(conditioning.cut_noisy(z), torch.arange(b), context, told.position)
-    assert out.shape == conditioning.cut(z).shape
+    context = network.context(told)
+    out = network(conditioning.grid.cut_noisy(z), torch.arange(b), context, told.position)
+    assert out.shape == conditioning.grid.cut(z).shape
     out.square().sum().backward()
     assert [name for name, p in network.named_parameters() if not p.grad.any()] == []
 
@@ -139,7 +139,7 @@ def test_a_halo_lets_a_block_see_two_pixels_of_its_neighbours_and_no_further():
     quiet = conditioning.told(None, None, 1)
 
     def first_block(z):
-        return stem(conditioning.cut_noisy(z), stem.context(quiet))[0]
+        return stem(conditioning.grid.cut_noisy(z), stem.context(quiet))[0]
 
     near, far = z.clone(), z.clone()
     near[..., 0, 5] += 1
@@ -154,7 +154,7 @@ def test_without_a_halo_a_block_sees_nothing_of_the_others():
     z = torch.randn(1, 2, 8, 8)
     changed = z.clone()
     changed[..., 0, 4] += 1
-    assert torch.equal(conditioning.cut_noisy(z)[0], conditioning.cut_noisy(changed)[0])
+    assert torch.equal(conditioning.grid.cut_noisy(z)[0], conditioning.grid.cut_noisy(changed)[0])
 
 
 def test_neighbour_tables_are_read_as_rows_of_the_database(tmp_path):

@@ -88,7 +88,7 @@ def test_a_denoiser_comes_back_from_its_file_as_it_was(tmp_path):
     again = denoiser.load(tmp_path / "best.safetensors", toy.latents())
     assert (again.row, again.ldm, again.sizes) == (network.row, network.ldm, network.sizes)
     conditioning = Conditioning(row, toy.latents(), normalise=True)
-    z = conditioning.cut_noisy(torch.randn(1, 2, 8, 8))
+    z = conditioning.grid.cut_noisy(torch.randn(1, 2, 8, 8))
     told = conditioning.told(torch.tensor([[1, 2, 3]]), None, 1)
     drawn = [
         net(z, torch.arange(4), net.stem.context(told), None).detach() for net in (network, again)

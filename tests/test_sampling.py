@@ -138,7 +138,7 @@ def test_a_row_told_the_previous_block_is_told_the_finished_one():
     told = []
     context = denoiser.stem.context
     denoiser.stem.context = lambda t: told.append(t.previous) or context(t)
-    drawn = conditioning.cut(draw(denoiser, conditioning, range(0, 1)))
+    drawn = conditioning.grid.cut(draw(denoiser, conditioning, range(0, 1)))
     assert len(told) == 4
     assert not told[0].any()
     for block in range(1, 4):

@@ -30,7 +30,7 @@ LDM = {
     "images_seen": 4800,
     "validation_loss": 0.1,
 }
-SAMPLING = {"sampling_images_per_second": 12.3, "sampling_peak_mb": 900, "steps": 20}
+SAMPLING = {"sampling_images_per_second": 12.3, "sampling_peak_mb": 900, "calls": 20}
 RETRIEVED = {
     "rows": 4000,
     "queries": 4000,
@@ -233,7 +233,7 @@ def test_a_row_that_was_told_no_neighbours_cannot_have_copied_them(results):
 
 def test_the_cost_of_a_drawn_image_is_that_of_all_its_steps(results):
     of = results(rissole=20.0, whole=30.0)
-    of.sampling["whole"] = SAMPLING | {"steps": 100}
+    of.sampling["whole"] = SAMPLING | {"calls": 100}
     lines = cells(tables.cost_table(of))
     assert [line["GFLOP per drawn image"] for line in lines] == ["2.47", "12.34"]
     assert lines[0]["live parameters"] == "1,234,567"
@@ -420,3 +420,34 @@ def test_neighbour_tables_are_told_with_their_hubs():
     )
     assert list(first.values()) == ["main", "12%", "1,234", "0.988", "-"]
     assert (second["neighbours"], second["own group"]) == ("k", "50%")
+
+
+def test_systems_are_told_apart_by_what_they_see_and_are_told(results):
+    of = results(rissole=20.0, rissole_prev=30.0, halo=40.0, patches=50.0, rdm=60.0)
+    variants = {
+        "rissole": toy.row("stack"),
+        "rissole_prev": toy.row("stack", previous=True),
+        "halo": toy.row("set", halo=2),
+        "patches": toy.row(
+            space="pixel",
+            blocks=1,
+            patches=[{"parts": 4, "share": 0.4}, {"parts": 1, "share": 0.6}],
+        ),
+        "rdm": toy.row("tokens", blocks=1),
+    }
+    table = {line["row"]: line for line in cells(tables.systems_table(variants, of))}
+    columns = ["space", "seen at once", "trained on", "told of neighbours", "between blocks"]
+    found = {row: [line[column] for column in columns] for row, line in table.items()}
+    assert found == {
+        "rissole": ["latent", "2 x 2 blocks", "the same", "their blocks, by rank", "-"],
+        "rissole_prev": [
+            *("latent", "2 x 2 blocks", "the same", "their blocks, by rank", "the one before")
+        ],
+        "halo": ["latent", "2 x 2 blocks", "the same", "their blocks, as a set", "a rim of 2"],
+        "patches": ["pixel", "all", "1/4 or 1/1 of a side", "-", "-"],
+        "rdm": ["latent", "all", "the same", "an embedding each", "-"],
+    }
+    parallel = [line["blocks in parallel"] for line in table.values()]
+    assert parallel == ["yes", "no", "step by step", "-", "-"]
+    assert table["rissole"]["calls per image"] == "20"
+    assert table["rissole"]["GFLOP per drawn image"] == f"{20 * 0.1234:.2f}"

@@ -37,7 +37,7 @@ class Exact(torch.nn.Module):
         super().__init__()
         self.stem = self
         self.ldm = ldm
-        self.clean = conditioning.cut(z)
+        self.clean = conditioning.grid.cut(z)
 
     def context(self, told):
         return None
@@ -57,7 +57,7 @@ def test_predicting_the_truth_gives_zero_loss(prediction, share, monkeypatch):
     _, conditioning, images = build(toy.row(), ldm)
     rows = torch.tensor([3, 1, 7])
     exact = Exact(conditioning, ldm, conditioning.latents(images.codes[rows]))
-    loss = training.block_loss(exact, conditioning, ldm, images, rows)
+    loss = training.block_loss(exact, conditioning, ldm, images, rows, conditioning.grid)
     assert loss.item() < 1e-6
 
 
@@ -75,7 +75,7 @@ def test_timesteps_are_shared_as_widely_as_the_setting_says(share, distinct):
     rows = torch.arange(3)
     torch.manual_seed(0)
     spy = Spy(conditioning, ldm, conditioning.latents(images.codes[rows]))
-    training.block_loss(spy, conditioning, ldm, images, rows)
+    training.block_loss(spy, conditioning, ldm, images, rows, conditioning.grid)
     assert seen[0].unique().numel() == distinct
     if share == "batch":
         assert all(column.unique().numel() == 1 for column in seen[0].T)
@@ -95,9 +95,9 @@ def test_blocks_in_one_batch_equal_blocks_one_by_one(neighbours, changes):
     near = None if images.neighbours is None else images.neighbours[rows]
     told = conditioning.told(near, z, 3)
     timestep = torch.arange(3 * conditioning.blocks) * 7 % 100
-    z_t = conditioning.cut_noisy(torch.randn_like(z))
+    z_t = conditioning.grid.cut_noisy(torch.randn_like(z))
     with torch.no_grad():
-        context = network.stem.context(told)
+        context = network.context(told)
         together = network(z_t, timestep, context, told.position)
         for i in range(len(z_t)):
             one = type(context)(*(m if m is None else m[i : i + 1] for m in vars(context).values()))

@@ -1,13 +1,13 @@
 """How much of a sample its neighbours decide: the same noise, told something else."""
 
 import math
-from dataclasses import replace
 
 from rissole.denoiser.conditioning import Conditioning
 from rissole.denoiser.denoiser import Denoiser
 from rissole.drawing import samplers, sampling
 from rissole.ground.schema import Sample
 from rissole.latent.latents import Latents
+from rissole.latent.pixels import Pixels
 
 import torch
 from torch import Tensor
@@ -15,28 +15,22 @@ from torch import Tensor
 IMAGES, STEPS = 64, 20
 
 
-def measure(network: Denoiser, database: Latents, neighbours: Tensor) -> dict[str, float]:
+def measure(network: Denoiser, database: Latents | Pixels, neighbours: Tensor) -> dict[str, float]:
     """How far samples move when their neighbours are swapped, permuted or dropped.
 
     Few images by a few DDIM steps, whatever the row's sampler.
 
     Args:
         network: the denoiser.
-        database: the train latents, as `conditioning.database` gives them.
+        database: the train images, as `conditioning.database` gives them.
         neighbours: rows of the neighbours of each image, (n, k).
 
     Returns:
         Mean distances, as shares of the mean distance of two samples: `swapped` with another
         image's neighbours, `permuted` told in reverse order, `dropped` told as many grey images
-        (the code nearest to the mean latent everywhere, and the mean embedding).
+        (`with_grey`).
     """
-    table = database.table(normalise=True)
-    grey = table.norm(dim=1).argmin().expand(1, *database.codes.shape[1:])
-    mean = database.embeddings
-    if mean is not None:
-        mean = torch.cat([mean, mean.mean(0, keepdim=True)])
-    codes = torch.cat([database.codes, grey.to(database.codes)])
-    database = replace(database, codes=codes, embeddings=mean)
+    database = database.with_grey()
     conditioning = Conditioning(network.row, database, network.ldm.normalise)
     steps = math.gcd(STEPS, network.ldm.timesteps)
     sample = Sample(images=IMAGES, sampler="ddim", steps=steps, batch=IMAGES)

@@ -9,14 +9,18 @@ told.
 from dataclasses import dataclass
 from pathlib import Path
 
+from rissole.denoiser.views import Grid
 from rissole.ground.schema import LDM, Variant
-from rissole.latent import blocks, embeddings
+from rissole.latent import blocks, embeddings, pixels
 from rissole.latent.latents import Latents, take
+from rissole.latent.pixels import Pixels
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+SPLIT = Path("data/split")
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,9 @@ class Stem(nn.Module):
         super().__init__()
         width = ldm.widths[0] // 2
         # A rim of r pixels is what a kernel of 2 r + 1 sees; without one, 3 x 3 and zeros.
-        self.noisy = nn.Conv2d(
-            channels, width, 2 * row.halo + 1 if row.halo else 3, padding=0 if row.halo else 1
-        )
+        kernel, padding = (2 * row.halo + 1, 0) if row.halo else (3, 1)
+        seen = channels + (2 if row.coordinates else 0)
+        self.noisy = nn.Conv2d(seen, width, kernel, padding=padding)
         self.token_width = ldm.heads * ldm.head_width if row.neighbours == "tokens" else 0
         stacked = (k if row.neighbours == "stack" else 0) + row.previous
         self.stack = nn.Conv2d(stacked * channels, width, 3, padding=1) if stacked else None
@@ -107,27 +111,50 @@ class _Pool(nn.Module):
         return self.mixed(rearrange(each, "(b k) c h w -> b k c h w", b=b).mean(1))
 
 
-def database(row: Variant, context: str, train: Latents) -> Latents:
-    """The train latents with all that a row is told of them; `context` is its folder of data/."""
-    if row.neighbours != "tokens":
+def database(row: Variant, context: str, train: Latents) -> Latents | Pixels:
+    """The train images as a row is told of them.
+
+    Args:
+        row: of the table.
+        context: its folder of data/.
+        train: their latents.
+    """
+    if row.neighbours == "tokens":
+        train = embeddings.told(train, Path("data", context))
+    if row.space == "latent":
         return train
-    return embeddings.told(train, Path("data", context))
+    levels = pixels.read(SPLIT, "train", train)
+    return Pixels(levels, *pixels.moments(levels), train.embeddings)
+
+
+def codes(row: Variant, split: str, of: Latents) -> Tensor:
+    """What a row denoises of a split whose latents are given: codes, or levels of pictures."""
+    return of.codes if row.space == "latent" else pixels.read(SPLIT, split, of)
 
 
 class Conditioning:
     """Gathers latents and what is told of their blocks, all in memory and by index.
 
+    What is said here of latents goes for pictures where the row denoises these.
+
     Args:
         row: the row of the table, its number of blocks filled in.
-        train: the train latents, which are the retrieval database, with embeddings where the row
-            is told those of its neighbours.
+        train: the train images, which are the retrieval database, as `database` gives them.
         normalise: whether latents have zero mean and unit variance per channel.
+
+    Attributes:
+        latents: turns codes (..., h, w) into latents (..., c, h, w).
+        limit: the largest absolute value that a latent can take.
+        database: the codes of the train images.
+        shape: (c, h, w) of a latent.
+        device: of all of it.
+        grid: cuts latents into blocks.
     """
 
-    def __init__(self, row: Variant, train: Latents, normalise: bool):
-        self.row, self.blocks = row, row.blocks**2
-        self.table = train.table(normalise)
-        self.database = train.codes
+    def __init__(self, row: Variant, train: Latents | Pixels, normalise: bool):
+        self.row, self.grid, self.blocks = row, Grid(row), row.blocks**2
+        self.latents, self.limit = train.decoder(normalise), train.limit(normalise)
+        self.database, self.shape, self.device = train.codes, train.shape, train.mean.device
         self.mean, self.std = (train.mean, train.std) if normalise else (0, 1)
         self.embeddings = None if train.embeddings is None else _standard(train.embeddings)
 
@@ -136,38 +163,14 @@ class Conditioning:
         """The width of the embeddings that it tells; 0 for none."""
         return 0 if self.embeddings is None else self.embeddings.shape[1]
 
-    @property
-    def limit(self) -> float:
-        """The largest absolute value that a latent can take."""
-        return self.table.abs().max().item()
-
-    def latents(self, codes: Tensor) -> Tensor:
-        """Latents (..., c, h, w) of codes (..., h, w)."""
-        return F.embedding(codes.int(), self.table).movedim(-1, -3)
-
     def noise(self, images: int) -> Tensor:
         """Noise for latents of some images, (b, c, H, W), in memory as `latents` are."""
-        shape = (images, *self.database.shape[1:], self.table.shape[1])
-        return torch.randn(shape, device=self.table.device).movedim(-1, 1)
+        c, h, w = self.shape
+        return torch.randn(images, h, w, c, device=self.device).movedim(-1, 1)
 
     def raw(self, z: Tensor) -> Tensor:
         """Latents (..., c, h, w) as the first stage knows them."""
         return (z.movedim(-3, -1) * self.std + self.mean).movedim(-1, -3)
-
-    def cut(self, z: Tensor) -> Tensor:
-        """Blocks (b * n, c, h, w) of latents (b, c, H, W)."""
-        return blocks.cut(z, self.row.blocks).flatten(0, 1)
-
-    def cut_noisy(self, z_t: Tensor) -> Tensor:
-        """Blocks of noisy latents as the stem sees them, with the row's rim."""
-        if not self.row.halo:
-            return self.cut(z_t)
-        return blocks.cut_with_halo(z_t, self.row.blocks, self.row.halo).flatten(0, 1)
-
-    def spread(self, per_block: Tensor, z: Tensor) -> Tensor:
-        """Numbers of blocks (b, n) as maps (b, 1, H, W) over latents z (b, c, H, W)."""
-        maps = rearrange(per_block, "b (i j) -> b 1 i j", i=self.row.blocks)
-        return F.interpolate(maps, size=z.shape[-2:], mode="nearest")
 
     def told(self, neighbours: Tensor | None, z: Tensor | None, images: int) -> Told:
         """What is said of all blocks of a batch of images, image by image, block by block.
@@ -190,7 +193,7 @@ class Conditioning:
             shifted = torch.cat([torch.zeros_like(z_blocks[:, :1]), z_blocks[:, :-1]], 1)
             previous = shifted.flatten(0, 1)
         if self.row.position:
-            position = torch.arange(self.blocks, device=self.table.device).repeat(images)
+            position = torch.arange(self.blocks, device=self.device).repeat(images)
         return Told(told_neighbours, told_embeddings, previous, position)
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from rissole.denoiser.conditioning import Context, Stem
+from rissole.denoiser.conditioning import Context, Stem, Told
+from rissole.denoiser.ddpmpp import DDPMpp
 from rissole.denoiser.unet import Embedding, UNet
 from rissole.ground import files, identity
 from rissole.ground.errors import InputError
@@ -34,6 +35,10 @@ class Denoiser(nn.Module):
         self.unet = UNet(ldm, channels, 1 + row.position, self.stem.token_width)
         self.to(memory_format=torch.channels_last)  # convolutions run faster: see the README
 
+    def context(self, told: Told) -> Context:
+        """Embed what does not change while a block is denoised."""
+        return self.stem.context(told)
+
     def forward(
         self, z_t: Tensor, timestep: Tensor, context: Context, position: Tensor | None
     ) -> Tensor:
@@ -42,7 +47,7 @@ class Denoiser(nn.Module):
         Args:
             z_t: noisy blocks with the rim that the row asks for, (b, c, h, w).
             timestep: of each block, int64 (b).
-            context: what the stem made of the neighbours, once (`Stem.context`).
+            context: what was made of the neighbours, once (`context`).
             position: of each block, int64 (b), where the row says it.
 
         Returns:
@@ -54,16 +59,26 @@ class Denoiser(nn.Module):
         return self.unet(self.stem(z_t, context), embedded, context.tokens)
 
 
-def save(path: Path, denoiser: Denoiser, **about: float | str) -> None:
+Network = Denoiser | DDPMpp
+NETWORKS = {"unet": Denoiser, "ddpmpp": DDPMpp}
+
+
+def build(row: Variant, ldm: LDM, channels: int, k: int, embedded: int = 0) -> Network:
+    """The network that a row of the table asks for; arguments as of `Denoiser`."""
+    return NETWORKS[row.network](row, ldm, channels, k, embedded)
+
+
+def save(path: Path, denoiser: Network, **about: float | str) -> None:
     """Write a denoiser as safetensors, with the settings that rebuild it and `about`.
 
     To be loaded, it must say among that the identity of its `latents`.
     """
-    settings = {"row": denoiser.row.model_dump(), "ldm": denoiser.ldm.model_dump()}
+    row = denoiser.row.model_dump(exclude_defaults=True)  # a new key is off in old files
+    settings = {"row": row, "ldm": denoiser.ldm.model_dump()}
     files.write_tensors(path, denoiser.state_dict(), settings | denoiser.sizes | about)
 
 
-def load(path: Path, latents: Latents) -> Denoiser:
+def load(path: Path, latents: Latents) -> Network:
     """Rebuild a denoiser from its file, in evaluation mode.
 
     Args:
@@ -78,7 +93,7 @@ def load(path: Path, latents: Latents) -> Denoiser:
     identity.check(path, about.get("latents"), latents.identity, trained)
     try:
         row, ldm = Variant.model_validate(about["row"]), LDM.model_validate(about["ldm"])
-        denoiser = Denoiser(row, ldm, about["channels"], about["k"], about.get("embedded", 0))
+        denoiser = build(row, ldm, about["channels"], about["k"], about.get("embedded", 0))
         denoiser.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())[:200]

@@ -12,6 +12,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
+# EDM's, in units of its images; ours have unit variance, and there sigma is over SIGMA_DATA.
+SIGMA_DATA, SIGMA_MIN, SIGMA_MAX, RHO = 0.5, 0.002, 80.0, 7
+MEAN, SPREAD = -1.2 - math.log(SIGMA_DATA), 1.2  # of the logarithm of sigma, in training
+
 
 def betas(schedule: str, timesteps: int) -> Tensor:
     """The variance added at each timestep, float64 (T,).
@@ -27,10 +31,38 @@ def betas(schedule: str, timesteps: int) -> Tensor:
     return (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
 
 
+def signals(schedule: str, timesteps: int) -> Tensor:
+    """The share of signal in the variance after each timestep, float64 (T,), falling from 1.
+
+    `lognormal` is the noise of EDM (Karras et al. 2022, arXiv 2206.00364, table 1): timesteps are
+    the quantiles of its law, so that uniform ones are drawn from that.
+    """
+    if schedule == "lognormal":
+        quantiles = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps
+        return 1 / (1 + (SPREAD * torch.special.ndtri(quantiles) + MEAN).exp().square())
+    return (1 - betas(schedule, timesteps)).cumprod(0)
+
+
 @cache
 def signal(schedule: str, timesteps: int, device: torch.device | str = "cpu") -> Tensor:
-    """The share of signal in the variance after each timestep, float32 (T,), falling from 1."""
-    return (1 - betas(schedule, timesteps)).cumprod(0).float().to(device)
+    """`signals` as float32 (T,) on a device."""
+    return signals(schedule, timesteps).float().to(device)
+
+
+def spaced(schedule: str, timesteps: int, steps: int) -> tuple[list[float], list[float]]:
+    """The timesteps that so many steps of drawing visit, falling, and the signal at each.
+
+    Of `lognormal` EDM's own (algorithm 1 with rho = 7, from sigma 80 to 0.002), between the
+    timesteps and beyond them; else spaced evenly from the end ("trailing").
+    """
+    if schedule != "lognormal":
+        places = torch.arange(timesteps, 0, -timesteps / steps, dtype=torch.float64).round() - 1
+        places = places.long()
+        return places.tolist(), signals(schedule, timesteps)[places].tolist()
+    first, last = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
+    sigma = torch.linspace(first, last, steps, dtype=torch.float64) ** RHO / SIGMA_DATA
+    places = torch.special.ndtr((sigma.log() - MEAN) / SPREAD) * timesteps - 0.5
+    return places.tolist(), (1 / (1 + sigma.square())).tolist()
 
 
 def noised(z: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
@@ -42,7 +74,8 @@ def target(prediction: str, z: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
     """What the network is to predict: the noise, the latent, or a mixture of both.
 
     `v_prediction` is sqrt(signal) noise - sqrt(1 - signal) z (Salimans and Ho 2022, arXiv
-    2202.00512, appendix D).
+    2202.00512, appendix D). Of latents of unit variance it is also what EDM's preconditioned
+    network predicts, but for the sign, and its loss weighted as EDM weights it.
     """
     if prediction == "epsilon":
         return noise

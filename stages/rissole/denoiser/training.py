@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rissole.denoiser import diffusion
+from rissole.denoiser import diffusion, views
 from rissole.denoiser.conditioning import Conditioning
 from rissole.denoiser.denoiser import Denoiser
-from rissole.ground import processes, runtime
+from rissole.denoiser.views import Grid, Patches
+from rissole.ground import memory, processes, runtime
 from rissole.ground.descent import Descent, flatten, learning_rate
 from rissole.ground.errors import InputError
 from rissole.ground.schema import LDM
@@ -28,9 +29,21 @@ class Images:
     codes: Tensor
     neighbours: Tensor | None
 
+    def to(self, device: torch.device) -> "Images":
+        """The same, neighbours on `device`, and codes if they fit (see `latents.take`)."""
+        codes, neighbours = self.codes, self.neighbours
+        if memory.fits(codes.numel() * codes.itemsize, device):
+            codes = codes.to(device)
+        return Images(codes, None if neighbours is None else neighbours.to(device))
+
 
 def block_loss(
-    denoiser: Denoiser, conditioning: Conditioning, ldm: LDM, images: Images, rows: Tensor
+    denoiser: Denoiser,
+    conditioning: Conditioning,
+    ldm: LDM,
+    images: Images,
+    rows: Tensor,
+    view: Grid | Patches,
 ) -> Tensor:
     """The mean squared error over all blocks of a batch of images (equation 2, mean for sum).
 
@@ -43,28 +56,29 @@ def block_loss(
         ldm: prediction type, schedule, and what shares a timestep.
         images: the split that `rows` (b) choose from.
         rows: of the images, int64 (b).
+        view: what the network sees of them.
     """
-    b, n, device = len(rows), conditioning.blocks, rows.device
+    rows = rows.repeat_interleave(view.copies)
+    b, n, device = len(rows), view.blocks, rows.device
     drawn = {"block": (b, n), "image": (b, 1), "batch": (1, n)}[ldm.share_timestep]
     timestep = torch.randint(ldm.timesteps, drawn, device=device).expand(b, n)
     noise = conditioning.noise(b)
     rows, timestep, noise = (processes.share(of) for of in (rows, timestep, noise))
+    view = view.share()
     if denoiser.training and processes.count() > 1:  # masks of dropout are each process's own
         torch.manual_seed(runtime.seeded(torch.initial_seed(), processes.rank()))
 
     z = conditioning.latents(take(images.codes, rows))  # b c H W
     signal = diffusion.signal(ldm.schedule, ldm.timesteps, device)[timestep]
-    signal = conditioning.spread(signal, z)  # b 1 H W
+    signal = view.spread(signal, z)  # b 1 H W
     z_t = diffusion.noised(z, noise, signal)
     neighbours = None if images.neighbours is None else images.neighbours[rows]
     told = conditioning.told(neighbours, z, len(rows))
     with runtime.autocast(device):
-        context = denoiser.stem.context(told)
-        predicted = denoiser(
-            conditioning.cut_noisy(z_t), timestep.flatten(), context, told.position
-        )
+        context = denoiser.context(told)
+        predicted = denoiser(view.cut_noisy(z_t), timestep.flatten(), context, told.position)
     target = diffusion.target(ldm.prediction, z, noise, signal)
-    return F.mse_loss(predicted.float(), conditioning.cut(target))
+    return F.mse_loss(predicted.float(), view.cut(target))
 
 
 class Learner:
@@ -140,13 +154,14 @@ def train(
             f"params.yaml: ldm.batch is {ldm.batch}: {processes.count()} processes cannot share it"
             " evenly; change either"
         )
-    device = conditioning.table.device
+    device = conditioning.device
     validated = {round(ldm.steps * (i + 1) / ldm.validations) for i in range(ldm.validations)}
     learner.network.train()
     for step in range(learner.step, ldm.steps):
         rows = _batch(step, len(train.codes), ldm.batch, seed).to(device)
         torch.manual_seed(runtime.seeded(seed, step))
-        loss = block_loss(learner.network, conditioning, ldm, train, rows)
+        view = views.drawn(conditioning.row, len(rows), device)
+        loss = block_loss(learner.network, conditioning, ldm, train, rows, view)
         learner.learn(loss, ldm)
         terms = {"loss": processes.mean_(loss.detach())}
         if step + 1 in validated:
@@ -176,10 +191,11 @@ def _validate(
     denoiser: Denoiser, conditioning: Conditioning, ldm: LDM, val: Images, seed: int
 ) -> float:
     torch.manual_seed(runtime.seeded(seed))
-    chosen = torch.from_numpy(runtime.evenly(len(val.codes), 256)).to(conditioning.table.device)
+    chosen = torch.from_numpy(runtime.evenly(len(val.codes), 256)).to(conditioning.device)
     total = torch.zeros((), dtype=torch.float64, device=chosen.device)
     for rows in chosen.split(ldm.batch):
         mine = len(processes.share(rows))
         if mine:
-            total += mine * block_loss(denoiser, conditioning, ldm, val, rows)
+            view = views.drawn(conditioning.row, len(rows), rows.device)
+            total += mine * block_loss(denoiser, conditioning, ldm, val, rows, view)
     return processes.sum_(total).item() / len(chosen)

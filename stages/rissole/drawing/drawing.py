@@ -59,22 +59,32 @@ class Drawing:
         machine gives the same bits, one image alone may not.
 
         Returns:
-            Pictures uint8 (b, h, w, 3), and the codes that they were decoded from, uint16.
+            Pictures uint8 (b, h, w, 3), and their codes, uint16: those that they were decoded
+            from, or, of a row that denoises pixels, what the first stage makes of them.
         """
         told = self.neighbours
         if told is not None:
-            told = told[batch.start : batch.stop].to(self.conditioning.table.device)
+            told = told[batch.start : batch.stop].to(self.conditioning.device)
         z = sampling.sample_latents(
-            self.network, self.conditioning, self._sampler(), told, batch, self.seed
+            self.network, self.conditioning, self.sampler, told, batch, self.seed
         )
+        finish = {"latent": self._decoded, "pixel": self._encoded}[self.network.row.space]
         with torch.inference_mode():
-            codes = self.first_stage.snap(self.conditioning.raw(z))
-            decoded = self.first_stage.decode(
-                F.embedding(codes, self.database.codebook).movedim(-1, 1)
-            )
-        return images.to_uint8(decoded), codes.cpu().numpy().astype(np.uint16)
+            pictures, codes = finish(self.conditioning.raw(z))
+        return pictures, codes.cpu().numpy().astype(np.uint16)
 
-    def _sampler(self) -> samplers.Sampler:
+    def _decoded(self, z: Tensor) -> tuple[np.ndarray, Tensor]:
+        codes = self.first_stage.snap(z)
+        z = F.embedding(codes, self.database.codebook).movedim(-1, 1)
+        return images.to_uint8(self.first_stage.decode(z)), codes
+
+    def _encoded(self, z: Tensor) -> tuple[np.ndarray, Tensor]:
+        pictures = images.to_uint8(z)
+        return pictures, self.first_stage.encode(images.to_float(pictures).to(z.device))
+
+    @property
+    def sampler(self) -> samplers.Sampler:
+        """The rule and the noise levels that it visits."""
         return samplers.build(self.network.ldm, self.sample, self.conditioning.limit)
 
 
@@ -93,7 +103,7 @@ def read(row: schema.Row, sample: schema.Sample, device: torch.device) -> Drawin
     weights = Path(f"data/ldm/{row.variant}/best.safetensors")
     database = latents.read(LATENTS, "train")
     network = denoiser.load(weights, database).to(device)
-    database = conditioning.database(network.row, row.context, database).to(device)
+    told = conditioning.database(network.row, row.context, database).to(device)
     queries = neighbours = None
     if network.row.neighbours != "none":
         queries, neighbours = _read_queries(row, network, sample.images, database)
@@ -102,9 +112,9 @@ def read(row: schema.Row, sample: schema.Sample, device: torch.device) -> Drawin
         seed=network.row.seed if row.seed is None else row.seed,
         checkpoint=files.digest(weights),
         network=network,
-        conditioning=Conditioning(network.row, database, network.ldm.normalise),
+        conditioning=Conditioning(network.row, told, network.ldm.normalise),
         first_stage=vqgan.load(VQGAN, database.first_stage).to(device),
-        database=database,
+        database=database.to(device),
         queries=queries,
         neighbours=neighbours,
     )

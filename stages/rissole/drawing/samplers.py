@@ -1,4 +1,4 @@
-"""From noise to clean latents by few or many steps: DDIM, ancestral (DDPM), DPM-Solver++.
+"""From noise to clean latents by few or many steps: DDIM, ancestral (DDPM), DPM-Solver++, Heun.
 
 Written out here because importing diffusers for its own takes longer than drawing 200 images of
 the quick preset. The tests hold each to diffusers.
@@ -6,6 +6,7 @@ the quick preset. The tests hold each to diffusers.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from rissole.denoiser import diffusion
 from rissole.ground.schema import LDM, Sample
@@ -24,15 +25,21 @@ class Sampler:
         prediction: what the network predicts, as `diffusion.target` names it.
         limit: predicted clean latents are clamped to -limit..limit (not by dpmsolver++); without
             it, few steps of noise prediction are at the mercy of a division by almost nothing.
-        timesteps: falling, s of them, spaced from the end of the schedule ("trailing").
+        timesteps: falling, s of them, as `diffusion.spaced` spaces them.
         signal: the share of signal at each, and 1 after the last, s + 1 of them.
     """
 
     rule: str
     prediction: str
     limit: float
-    timesteps: list[int]
+    timesteps: list[float]
     signal: list[float]
+
+    @property
+    def calls(self) -> int:
+        """How often the network is asked; Heun's rule looks twice at all steps but the last."""
+        steps = len(self.timesteps)
+        return 2 * steps - 1 if self.rule == "heun" else steps
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Step:
         clean, noise: what the network takes it to be made of.
         earlier: `clean` of the step before, or None at the first.
         fresh: draws noise shaped like `z_t`.
+        then: what the network takes another z_t, after this step, to be made of.
     """
 
     signal: float
@@ -57,6 +65,7 @@ class Step:
     noise: Tensor
     earlier: Tensor | None
     fresh: Callable[[], Tensor]
+    then: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def build(ldm: LDM, sample: Sample, limit: float) -> Sampler:
@@ -67,13 +76,12 @@ def build(ldm: LDM, sample: Sample, limit: float) -> Sampler:
         sample: sampler and steps.
         limit: the largest absolute value of a clean latent.
     """
-    spaced = np.arange(ldm.timesteps, 0, -ldm.timesteps / sample.steps).round().astype(int) - 1
-    signal = (1 - diffusion.betas(ldm.schedule, ldm.timesteps)).cumprod(0)[spaced].tolist()
-    return Sampler(sample.sampler, ldm.prediction, limit, spaced.tolist(), [*signal, 1.0])
+    timesteps, signal = diffusion.spaced(ldm.schedule, ldm.timesteps, sample.steps)
+    return Sampler(sample.sampler, ldm.prediction, limit, timesteps, [*signal, 1.0])
 
 
 def denoise(
-    predict: Callable[[Tensor, int], Tensor],
+    predict: Callable[[Tensor, float], Tensor],
     sampler: Sampler,
     z: Tensor,
     generators: list[torch.Generator],
@@ -90,14 +98,19 @@ def denoise(
     def fresh() -> Tensor:
         return torch.stack([torch.randn(z.shape[1:], generator=g) for g in generators]).to(z.device)
 
-    before = earlier = None
-    levels = zip(sampler.timesteps, sampler.signal, sampler.signal[1:], strict=False)
-    for timestep, signal, after in levels:
-        parts = diffusion.parts(sampler.prediction, predict(z, timestep), z, signal)
-        if sampler.rule != "dpmsolver++":
-            parts = parts[0].clamp(-sampler.limit, sampler.limit), parts[1]
-        z = RULES[sampler.rule](Step(signal, after, before, z, *parts, earlier, fresh))
-        before, earlier = signal, parts[0]
+    def made_of(z_t: Tensor, timestep: float, signal: float) -> tuple[Tensor, Tensor]:
+        clean, noise = diffusion.parts(sampler.prediction, predict(z_t, timestep), z_t, signal)
+        clamped = clean if sampler.rule == "dpmsolver++" else clean.clamp(-limit, limit)
+        return clamped, noise
+
+    limit, before, earlier = sampler.limit, None, None
+    following = [*sampler.timesteps[1:], None]
+    levels = zip(sampler.timesteps, following, sampler.signal, sampler.signal[1:], strict=False)
+    for timestep, later, signal, after in levels:
+        clean, noise = made_of(z, timestep, signal)
+        then = partial(made_of, timestep=later, signal=after)
+        z = RULES[sampler.rule](Step(signal, after, before, z, clean, noise, earlier, fresh, then))
+        before, earlier = signal, clean
     return z
 
 
@@ -127,7 +140,17 @@ def dpmsolver(step: Step) -> Tensor:
     return kept * step.z_t - step.after**0.5 * np.expm1(-width) * clean
 
 
-RULES = {"ddim": ddim, "ddpm": ddpm, "dpmsolver++": dpmsolver}
+def heun(step: Step) -> Tensor:
+    """Second order by a second look (Karras et al. 2022, arXiv 2206.00364, algorithm 1)."""
+    there = ddim(step)
+    if step.after == 1:
+        return there
+    noise = (step.noise + step.then(there)[1]) / 2
+    sigma, after = (((1 - signal) / signal) ** 0.5 for signal in (step.signal, step.after))
+    return step.after**0.5 * (step.z_t / step.signal**0.5 + (after - sigma) * noise)
+
+
+RULES = {"ddim": ddim, "ddpm": ddpm, "dpmsolver++": dpmsolver, "heun": heun}
 
 
 def _half_log_snr(signal: float) -> float:

@@ -35,24 +35,24 @@ def sample_latents(
         seed: of the row.
     """
     row, n, b = conditioning.row, conditioning.blocks, len(images)
-    device, channels = conditioning.table.device, conditioning.table.shape[1]
-    side = conditioning.database.shape[-1] // row.blocks
+    device, (channels, height, width) = conditioning.device, conditioning.shape
+    block = channels, height // row.blocks, width // row.blocks
     generators = [
         [torch.Generator().manual_seed(runtime.seeded(seed, i, j)) for j in range(n)]
         for i in images
     ]
-    noise = [[torch.randn(channels, side, side, generator=g) for g in gs] for gs in generators]
+    noise = [[torch.randn(block, generator=g) for g in gs] for gs in generators]
     z = torch.stack([torch.stack(of) for of in noise]).to(device)  # b n c h w
     for some in [[j] for j in range(n)] if row.previous else [list(range(n))]:
         told = conditioning.told(neighbours, blocks.join(z, row.blocks), b)
         told = _only(told, some, b, n)
         with runtime.autocast(device):
-            context = denoiser.stem.context(told)
+            context = denoiser.context(told)
 
         def predict(z_t: Tensor, timestep: int, told=told, context=context) -> Tensor:
-            if row.halo:
+            if row.halo or row.coordinates:
                 whole = blocks.join(z_t.unflatten(0, (b, n)), row.blocks)
-                z_t = conditioning.cut_noisy(whole)
+                z_t = conditioning.grid.cut_noisy(whole)
             steps = torch.full((len(z_t),), timestep, device=device)
             with runtime.autocast(device):
                 return denoiser(z_t, steps, context, told.position).float()

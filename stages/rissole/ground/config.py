@@ -286,7 +286,9 @@ def _check_row(settings: Settings, key: str, row: Row, variants: dict[str, Varia
         sample = settings._section("sample", f"{key}.sample", row.sample)
         ldm = settings._section("ldm", over=variant.ldm if variant else None)
         steps, timesteps = sample.steps, ldm.timesteps
-        if timesteps % steps:  # in between, steps are uneven, and diffusers' DDIM would go astray
+        if (
+            timesteps % steps and ldm.schedule != "lognormal"
+        ):  # in between, steps are uneven, and diffusers' DDIM would go astray
             where = f"{key}.sample" if "steps" in row.sample else "sample"
             raise InputError(
                 f"params.yaml: {where}.steps is {steps}: must divide ldm.timesteps {timesteps};"
@@ -302,13 +304,15 @@ def _check_sides(settings: Settings, variants: dict[str, Variant]) -> None:
             f" {len(settings.vqgan.widths)} vqgan.widths shrink it"
         )
     side = data.size // factor
-    splits = {"blocks": settings._params.blocks}
-    splits |= {f"{_key('variants', name)}.blocks": of.blocks for name, of in variants.items()}
-    for key, blocks in splits.items():
+    splits = {"blocks": (settings._params.blocks, side)}
+    for name, of in variants.items():
+        sides = {"latent": side, "pixel": data.size}
+        splits[f"{_key('variants', name)}.blocks"] = of.blocks, sides[of.space]
+    for key, (blocks, side) in splits.items():
         if blocks is not None and side % blocks:
             raise InputError(
-                f"params.yaml: {key} is {blocks}: does not divide the latent's side {side}"
-                f" (data.size {data.size} / {factor}); take one of"
+                f"params.yaml: {key} is {blocks}: does not divide the side {side} of what is"
+                f" denoised (data.size {data.size}, in latents a {factor}th of it); take one of"
                 f" {[d for d in range(1, side + 1) if side % d == 0]}"
             )
 

@@ -164,7 +164,7 @@ class LDM(Checked):
     final_kernel: Literal[1, 3, 5]
     normalise: bool
     prediction: Literal["epsilon", "v_prediction", "sample"]
-    schedule: Literal["linear", "squaredcos_cap_v2"]
+    schedule: Literal["linear", "squaredcos_cap_v2", "lognormal"]
     timesteps: Positive
     share_timestep: Literal["block", "image", "batch"]
     average: Share
@@ -187,7 +187,7 @@ class Sample(Checked):
     """Section `sample`: how images are drawn."""
 
     images: Annotated[int, Field(ge=2)]
-    sampler: Literal["ddpm", "ddim", "dpmsolver++"]
+    sampler: Literal["ddpm", "ddim", "dpmsolver++", "heun"]
     steps: Positive
     batch: Positive
 
@@ -220,14 +220,25 @@ class PartialRetrieval(Checked):
     correct_hubs: bool = False
 
 
+class Patch(Checked):
+    """A size of patches to train on: parts of a side of the image, and its share of the steps."""
+
+    parts: Positive
+    share: Rate
+
+
 class Variant(Checked):
     """One denoiser to train: what it conditions on, and what it changes in `ldm`."""
 
     context: str
+    space: Literal["latent", "pixel"] = "latent"
+    network: Literal["unet", "ddpmpp"] = "unet"
     neighbours: Literal["none", "stack", "set", "tokens"] = "none"
     position: bool = False
     previous: bool = False
     halo: Count = 0
+    coordinates: bool = False
+    patches: list[Patch] = []
     blocks: Positive | None = None
     seed: Count | None = None
     ldm: dict = {}
@@ -241,6 +252,16 @@ class Variant(Checked):
             )
         if self.previous and self.neighbours in ("set", "tokens"):
             raise ValueError("previous: goes with neighbours 'none' or 'stack' only")
+        if self.patches and (self.blocks != 1 or self.neighbours != "none" or self.position):
+            raise ValueError("patches: go with 'blocks: 1', without neighbours and position")
+        if self.patches and abs(sum(of.share for of in self.patches) - 1) > 1e-6:
+            raise ValueError("patches: the shares of the sizes must add up to 1")
+        if self.network == "ddpmpp" and (
+            self.neighbours != "none" or self.halo or self.position or self.previous
+        ):
+            raise ValueError("network: 'ddpmpp' is told nothing but coordinates")
+        if self.previous and self.coordinates:
+            raise ValueError("previous: cannot go with coordinates")
         if self.previous and self.halo:
             raise ValueError("previous: cannot go with a halo, whose blocks advance together")
         return self

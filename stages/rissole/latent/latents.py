@@ -1,6 +1,6 @@
 """The first stage's view of the images: code indices, and the codebook that makes them latents."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,6 +54,28 @@ class Latents:
     def table(self, normalise: bool) -> Tensor:
         """The codebook (K, c), with zero mean and unit variance per channel if asked."""
         return (self.codebook - self.mean) / self.std if normalise else self.codebook
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels and sides of a latent."""
+        return self.codebook.shape[1], *self.codes.shape[1:]
+
+    def decoder(self, normalise: bool) -> Callable[[Tensor], Tensor]:
+        """What turns codes (..., h, w) into latents (..., c, h, w), through `table`."""
+        table = self.table(normalise)
+        return lambda codes: F.embedding(codes.int(), table).movedim(-1, -3)
+
+    def limit(self, normalise: bool) -> float:
+        """The largest absolute value that a latent can take."""
+        return self.table(normalise).abs().max().item()
+
+    def with_grey(self) -> "Latents":
+        """With one more row: the code nearest to the mean everywhere, and the mean embedding."""
+        grey = self.table(normalise=True).norm(dim=1).argmin().expand(1, *self.codes.shape[1:])
+        mean = self.embeddings
+        if mean is not None:
+            mean = torch.cat([mean, mean.mean(0, keepdim=True)])
+        return replace(self, codes=torch.cat([self.codes, grey.to(self.codes)]), embeddings=mean)
 
     def z(self, rows: Tensor) -> Tensor:
         """The raw latents of int64 `rows` (...) as float32 (..., c, h, w)."""

@@ -106,5 +106,5 @@ def numbers(results: Results) -> dict:
 
 def gflop(results: Results, row: str) -> float:
     """GFLOP that the denoiser spends on a drawn image."""
-    steps = results.sampling[row]["steps"]
-    return round(results.ldm[row]["gflop_per_image_step"] * steps, 3)
+    calls = results.sampling[row]["calls"]
+    return round(results.ldm[row]["gflop_per_image_step"] * calls, 3)

@@ -1,5 +1,6 @@
 """The pages that the tables stand on, with what is needed to read them."""
 
+from rissole.ground.schema import Variant
 from rissole.judging import scores
 from rissole.results import tables
 from rissole.results.claims import Claim
@@ -103,6 +104,7 @@ def ablations_page(
     repeats: list[list[str]],
     redraws: list[list[str]],
     neighbours: dict[str, dict],
+    variants: dict[str, Variant],
 ) -> str:
     """The ablations side by side.
 
@@ -113,8 +115,11 @@ def ablations_page(
         repeats: rows that differ in the seed of their training only (`config.Settings.repeats`).
         redraws: rows of the same weights that differ in the seed of their noise only.
         neighbours: content of metrics/neighbours/<table>.json by table.
+        variants: of all rows.
     """
     rows = numbers(results)
+    again = {name for group in repeats for name in group[1:]}
+    systems = [name for name in members.get("table_1", []) if name not in again]
     beside = [
         part
         for title, names in members.items()
@@ -128,12 +133,27 @@ def ablations_page(
         " only where images have groups. Colours and collages are those of the main pipeline's"
         " blocks, seams and copies those of a row's own.",
         *beside,
+        *(_systems(systems, variants, results) if systems else ()),
         "## The neighbour tables",
         tables.neighbour_table(neighbours),
         "`never retrieved`: share of the train images that are nobody's neighbour. `largest hub`:"
         " of how many train images the most popular one is a neighbour. `own group`: share of the"
         " neighbours that are of one's own group.",
         *(_claims(rows, asserted, repeats + redraws) if asserted else ()),
+    )
+
+
+def _systems(systems: list[str], variants: dict[str, Variant], results: Results) -> tuple[str, ...]:
+    first = scores.frechet_keys(results.reference)[0]
+    return (
+        "## Systems",
+        tables.systems_table({name: variants[name] for name in systems}, results),
+        "What the rows of table_1 are, and cost. `calls` are those of the denoiser; GFLOP are its"
+        " own, the first stage's left out.",
+        "## The paper's table 1",
+        tables.paper_table(results),
+        f"Its FIDs, of other images by another protocol, beside our {first}: not comparable but for"
+        " the order of the rows.",
     )
 
 

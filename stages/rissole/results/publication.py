@@ -8,7 +8,7 @@ from pathlib import Path
 from rissole.ground import files
 from rissole.ground.config import Settings
 from rissole.ground.errors import InputError
-from rissole.ground.schema import SECTIONS
+from rissole.ground.schema import SECTIONS, Variant
 from rissole.results import measurements, pages, retrieval_page
 from rissole.results.claims import Claim
 from rissole.results.measurements import Results
@@ -113,9 +113,18 @@ def page(name: str, content: dict, asserted: list[Claim], of_ablations: list[Cla
     ]
     if content["tables"]:
         neighbours = content["before"]["neighbours"]
+        variants = {
+            name: Variant.model_validate(of["variant"]) for name, of in content["rows"].items()
+        }
         parts.append(
             pages.ablations_page(
-                results, content["tables"], of_ablations, repeats, content["redraws"], neighbours
+                results,
+                content["tables"],
+                of_ablations,
+                repeats,
+                content["redraws"],
+                neighbours,
+                variants,
             )
         )
     if "retrieval" in content:  # which older publications did not judge

@@ -1,5 +1,6 @@
 """The tables of all rows in Markdown."""
 
+from rissole.ground.schema import Variant
 from rissole.judging import scores
 from rissole.results import claims
 from rissole.results.claims import Claim
@@ -12,13 +13,19 @@ import pandas as pd
 # Table 1 of the paper: its name of the row, ours, FID on CelebA 64 and on ImageNet100.
 PRINTED = (
     ("RDM", "rdm", 32.36, 60.61),
-    ("Patch Diffusion", None, 14.51, None),
+    ("Patch Diffusion", "ablations/patch_diffusion", 14.51, None),
     ("RISSOLE - RAG", "no_rag", 23.45, 29.59),
     ("RISSOLE + P", "rissole_prev", 17.01, 20.28),
     ("RISSOLE + Pos", "rissole_pos", 11.61, 14.59),
     ("RISSOLE", "rissole", 9.82, 12.93),
 )
 MISSING = "-"
+TOLD = {  # how neighbours enter
+    "none": MISSING,
+    "stack": "their blocks, by rank",
+    "set": "their blocks, as a set",
+    "tokens": "an embedding each",
+}
 
 
 def score_table(results: Results) -> str:
@@ -143,7 +150,8 @@ def cost_table(results: Results) -> str:
         {
             "row": row,
             "live parameters": f"{of['parameters_live']:,}",
-            "GFLOP per image and step": f"{of['gflop_per_image_step']:.3f}",
+            "calls per image": f"{results.sampling[row]['calls']:,}",
+            "GFLOP per image and call": f"{of['gflop_per_image_step']:.3f}",
             "GFLOP per drawn image": f"{gflop(results, row):.2f}",
             "training seconds": f"{of['train_seconds']:,.0f}",
             "trained images/s": f"{of['train_images_per_second']:,.0f}",
@@ -258,7 +266,7 @@ def paper_table(results: Results) -> str:
     lines = [
         {
             "the paper's row": theirs,
-            "ours": ours or MISSING,
+            "ours": ours,
             first: tenths(results.fid[ours][first]["val"]) if ours in results.fid else MISSING,
             "FID on CelebA, as printed": f"{celeba:.2f}",
             "FID on ImageNet100, as printed": f"{imagenet:.2f}" if imagenet else MISSING,
@@ -266,6 +274,39 @@ def paper_table(results: Results) -> str:
         for theirs, ours, celeba, imagenet in PRINTED
     ]
     return markdown(pd.DataFrame(lines), left=2)
+
+
+def systems_table(variants: dict[str, Variant], results: Results) -> str:
+    """What each row is, by what it can do.
+
+    Args:
+        variants: that of each row, its number of blocks filled in.
+        results: of the rows.
+    """
+    lines = []
+    for row, of in variants.items():
+        parts = " or ".join(f"1/{patch.parts}" for patch in of.patches)
+        between, parallel = MISSING, "yes" if of.blocks > 1 else MISSING
+        if of.previous:
+            between, parallel = "the one before", "no"
+        if of.halo:
+            between, parallel = f"a rim of {of.halo}", "step by step"
+        lines.append(
+            {
+                "row": row.removeprefix("ablations/"),
+                "space": of.space,
+                "seen at once": f"{of.blocks} x {of.blocks} blocks" if of.blocks > 1 else "all",
+                "trained on": f"{parts} of a side" if parts else "the same",
+                "told of neighbours": TOLD[of.neighbours],
+                "between blocks": between,
+                "blocks in parallel": parallel,
+                "live parameters": f"{results.ldm[row]['parameters_live']:,}",
+                "calls per image": f"{results.sampling[row]['calls']:,}",
+                "GFLOP per drawn image": f"{gflop(results, row):.2f}",
+                "training seconds": f"{results.ldm[row]['train_seconds']:,.0f}",
+            }
+        )
+    return markdown(pd.DataFrame(lines), left=6)
 
 
 def leaves_table(content: dict) -> str:

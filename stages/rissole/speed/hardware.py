@@ -40,7 +40,7 @@ def network(world: World, repeats: int, best: float) -> dict[str, float]:
     denoiser, conditioning, chosen = world.denoiser, world.conditioning, rows(world)
     z = conditioning.latents(take(world.images.codes, chosen))
     told = conditioning.told(world.images.neighbours[chosen], z, len(z))
-    z_t, target = conditioning.cut_noisy(z), conditioning.cut(z)
+    z_t, target = conditioning.grid.cut_noisy(z), conditioning.grid.cut(z)
     timestep = torch.zeros(len(z_t), dtype=torch.int64, device=z.device)
 
     def step() -> None:
@@ -48,7 +48,7 @@ def network(world: World, repeats: int, best: float) -> dict[str, float]:
 
     def fed() -> None:
         with runtime.autocast(z.device):
-            predicted = denoiser(z_t, timestep, denoiser.stem.context(told), told.position)
+            predicted = denoiser(z_t, timestep, denoiser.context(told), told.position)
         learn(denoiser, F.mse_loss(predicted.float(), target))
 
     with FlopCounterMode(display=False) as counter:

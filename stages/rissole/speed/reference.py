@@ -61,7 +61,7 @@ def block_loss(
         z_t = diffusion.noised(clean, drawn, kept)
         told = corresponding(conditioning, database.z[neighbours], j)
         with runtime.autocast(device):
-            predicted = denoiser(z_t, timestep[:, j], denoiser.stem.context(told), None)
+            predicted = denoiser(z_t, timestep[:, j], denoiser.context(told), None)
         target = diffusion.target(ldm.prediction, clean, drawn, kept)
         losses.append(F.mse_loss(predicted.float(), target))
     return torch.stack(losses).mean()
@@ -93,8 +93,8 @@ def sample_latents(
     seed: int,
 ) -> Tensor:
     """As `drawing.sampling.sample_latents`, with the same noise."""
-    n, side = conditioning.blocks, conditioning.database.shape[-1] // conditioning.row.blocks
-    device, channels = conditioning.table.device, conditioning.table.shape[1]
+    n, device, (channels, side, _) = conditioning.blocks, conditioning.device, conditioning.shape
+    side //= conditioning.row.blocks
     finished = []
     for j in range(n):
         generators = [torch.Generator().manual_seed(runtime.seeded(seed, i, j)) for i in images]
@@ -103,7 +103,7 @@ def sample_latents(
         def predict(z_t: Tensor, timestep: int, j=j) -> Tensor:
             told = corresponding(conditioning, database.z[neighbours], j)
             with runtime.autocast(device):
-                context = denoiser.stem.context(told)
+                context = denoiser.context(told)
                 steps = torch.full((len(z_t),), timestep, device=device)
                 return denoiser(z_t, steps, context, None).float()
 

@@ -32,7 +32,14 @@ def training(world: World, repeats: int) -> dict[str, float]:
 def our_loss(world: World) -> Tensor:
     """Of a fixed batch, noise and timesteps."""
     torch.manual_seed(0)
-    return ours.block_loss(world.denoiser, world.conditioning, world.ldm, world.images, rows(world))
+    return ours.block_loss(
+        world.denoiser,
+        world.conditioning,
+        world.ldm,
+        world.images,
+        rows(world),
+        world.conditioning.grid,
+    )
 
 
 def reference_loss(world: World) -> Tensor:
@@ -95,7 +102,14 @@ def neighbours_cost(world: World, repeats: int) -> dict[str, float]:
             images = ours.Images(world.images.codes, told)
             learn(
                 denoiser,
-                ours.block_loss(denoiser, world.conditioning, world.ldm, images, rows(world)),
+                ours.block_loss(
+                    denoiser,
+                    world.conditioning,
+                    world.ldm,
+                    images,
+                    rows(world),
+                    world.conditioning.grid,
+                ),
             )
 
         steps[k] = step
