@@ -83,7 +83,7 @@ def main(row: str) -> None:
             torch.stack([found.distances[:, 0] for found in by_block], 1).numpy()
         ),
     }
-    if drawn.neighbours is not None:
+    if drawn.neighbours is not None and drawn.neighbours.shape[1] > 1:
         columns |= neighbours_of(drawn, real.train.z)
     path = Path(f"data/audit/{row}.parquet")
     about = {"images": features.digest(pictures)}

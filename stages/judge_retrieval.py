@@ -37,7 +37,8 @@ def main():
     }
     kinds = {kind: latents.number(of) for kind, of in kinds.items() if None not in of}
     chosen = runtime.evenly(len(train), QUERIES)
-    k = min(K, neighbours.fewest(train))
+    pictures = neighbours.pictures(train)
+    k = min(K, len(train) - int(np.bincount(pictures).max()))
     if k < 2:
         raise InputError(f"{LATENTS}: an image has {k} possible neighbours; give other images")
     found = {"rows": len(train), "queries": len(chosen), "k": k, "by": {}}
@@ -45,7 +46,10 @@ def main():
         near = look_up(train, chosen, query, k, settings, device)
         agreement, by_rank = quality.likeness(near, chosen, yardstick)
         found["by"][query] = {
-            "precision": {of: quality.precision(near, chosen, kinds[of]) for of in kinds},
+            "precision": {
+                of: quality.precision(near, chosen, labels, pictures)
+                for of, labels in kinds.items()
+            },
             "agreement": agreement,
             "by_rank": by_rank,
             **quality.hubness(near, len(train)),

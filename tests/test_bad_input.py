@@ -268,7 +268,8 @@ def theirs(tmp_path_factory):
     shutil.copy(ROOT / "params.yaml", folder)
     changes = TINY | {"seed": 9, "presets.quick.data.images": 90}
     apply_overrides(folder / "params.yaml", [f"{key}={of}" for key, of in changes.items()])
-    words = "split_data train_vqgan encode_latents build_index retrieve_neighbours/released"
+    words = "split_data train_vqgan encode_latents embed_images build_index"
+    words += " retrieve_neighbours/released"
     words += " build_reference train_ldm/released sample_images/released"
     words += " extract_features/released audit_samples/released compute_fid/released"
     start(folder, 1, *words.split())
@@ -362,7 +363,9 @@ def test_dull_images_go_all_the_way(kind, tmp_path):
     source = {"presets.quick.data.source": "folder", "+presets.quick.data.root": "images"}
     changes = TINY | source | {"presets.quick.data.images": "null"}
     apply_overrides(tmp_path / "params.yaml", [f"{key}={of}" for key, of in changes.items()])
-    words = "split_data train_vqgan encode_latents build_index retrieve_neighbours/main"
+    words = (
+        "split_data train_vqgan encode_latents embed_images build_index retrieve_neighbours/main"
+    )
     words += " build_reference train_ldm/rissole sample_images/rissole extract_features/rissole"
     words += " audit_samples/rissole compute_fid/rissole"
     start(tmp_path, 1, *words.split())

@@ -173,6 +173,7 @@ FAULTS = {
     "vqgan.discriminator_start=0.9": ("vqgan.discriminator_start", "0.9", "adversarial_start"),
     "~vqgan.l1": ("vqgan.l1", "missing"),
     "~ldm.depth": ("ldm.depth", "missing"),
+    "presets.quick.sample.sampler=heun": ("sample.sampler", "'heun'", "'lognormal'"),
     "sample.sampler=euler": ("sample.sampler", "'euler'", "ddim"),
     "presets.quick.sample.steps=5000": ("sample.steps", "5000", "1000"),
     "presets.quick.sample.steps=30": ("sample.steps", "30", "20, 25, 40"),

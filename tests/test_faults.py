@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rissole.ground import checkpoints, course, descent
 from rissole.ground.errors import InputError
-from rissole.retrieval import index
+from rissole.retrieval import with_scann
 from test_retrieval import build, clustered
 from tiny import ENVIRONMENT, ROOT, TINY, run
 
@@ -50,7 +50,7 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     shutil.copy(ROOT / "params.yaml", folder)
     apply_overrides(folder / "params.yaml", [f"{key}={of}" for key, of in SETTINGS.items()])
-    for words in ("split_data", "train_vqgan", "encode_latents", "build_index"):
+    for words in ("split_data", "train_vqgan", "encode_latents", "embed_images", "build_index"):
         ended(begin(folder, words))
     ended(begin(folder, "retrieve_neighbours main"))
     ended(begin(folder, "train_ldm rissole"))
@@ -369,7 +369,7 @@ def test_a_disk_that_fills_while_an_index_is_written_is_named(tmp_path, monkeypa
             Path(folder, "dataset.npy").write_bytes(b"half")
             raise RuntimeError("I/O error")
 
-    monkeypatch.setattr(index, "_searcher", lambda *_: Torn())
+    monkeypatch.setattr(with_scann, "build", lambda *_: Torn())
     monkeypatch.setattr(shutil, "disk_usage", lambda path: type("", (), {"free": 0}))
     with pytest.raises(InputError, match="latent/000000000000: the disk is full"):
         build(clustered(n=1000), tmp_path / "latent", "hashed")

@@ -12,7 +12,7 @@ import torch
 def test_precision_counts_the_neighbours_of_the_image_s_label():
     labels = np.array([0, 0, 0, 1, 1, 1, 1])
     neighbours = np.array([[1, 3, 2, 4, 5], [4, 5, 6, 0, 1]])
-    found = quality.precision(neighbours, np.array([0, 3]), labels)
+    found = quality.precision(neighbours, np.array([0, 3]), labels, np.arange(7))
     assert found["at_1"] == 1
     assert found["at_5"] == pytest.approx((2 + 3) / 10)
     assert found["chance"] == pytest.approx((2 / 6 + 3 / 6) / 2)
@@ -22,8 +22,14 @@ def test_precision_by_neighbours_drawn_at_random_is_chance():
     draw = np.random.default_rng(0)
     labels = draw.choice(3, 500, p=[0.6, 0.3, 0.1])
     neighbours = np.stack([draw.choice(500, 20, replace=False) for _ in range(500)])
-    found = quality.precision(neighbours, np.arange(500), labels)
+    found = quality.precision(neighbours, np.arange(500), labels, np.arange(500))
     assert found["at_20"] == pytest.approx(found["chance"], abs=0.02)
+
+
+def test_chance_counts_no_mirror_among_those_that_could_be_found():
+    groups, pictures = np.array([0, 1, 0, 1]), np.array([0, 1, 0, 1])  # two pictures, mirrored
+    found = quality.precision(np.array([[1, 3]]), np.array([0]), groups, pictures)
+    assert found == {"at_1": 0, "at_2": 0, "chance": 0}
 
 
 def test_agreement_is_the_mean_cosine_over_all_pairs():

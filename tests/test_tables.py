@@ -449,5 +449,6 @@ def test_systems_are_told_apart_by_what_they_see_and_are_told(results):
     }
     parallel = [line["blocks in parallel"] for line in table.values()]
     assert parallel == ["yes", "no", "step by step", "-", "-"]
-    assert table["rissole"]["calls per image"] == "20"
+    assert table["rissole"]["calls in turn"] == "20"
+    assert table["rissole_prev"]["calls in turn"] == "80"
     assert table["rissole"]["GFLOP per drawn image"] == f"{20 * 0.1234:.2f}"

@@ -194,8 +194,8 @@ def _validate(
     chosen = torch.from_numpy(runtime.evenly(len(val.codes), 256)).to(conditioning.device)
     total = torch.zeros((), dtype=torch.float64, device=chosen.device)
     for rows in chosen.split(ldm.batch):
-        mine = len(processes.share(rows))
+        view = views.drawn(conditioning.row, len(rows), rows.device)
+        mine = len(processes.share(rows.repeat_interleave(view.copies))) / view.copies
         if mine:
-            view = views.drawn(conditioning.row, len(rows), rows.device)
             total += mine * block_loss(denoiser, conditioning, ldm, val, rows, view)
     return processes.sum_(total).item() / len(chosen)

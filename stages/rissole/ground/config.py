@@ -286,6 +286,12 @@ def _check_row(settings: Settings, key: str, row: Row, variants: dict[str, Varia
         sample = settings._section("sample", f"{key}.sample", row.sample)
         ldm = settings._section("ldm", over=variant.ldm if variant else None)
         steps, timesteps = sample.steps, ldm.timesteps
+        if sample.sampler == "heun" and ldm.schedule != "lognormal":
+            where = f"{key}.sample" if "sampler" in row.sample else "sample"
+            raise InputError(
+                f"params.yaml: {where}.sampler is 'heun': goes with ldm.schedule 'lognormal', not"
+                f" '{ldm.schedule}', whose first step it would blow up; take ddim or ddpm"
+            )
         if (
             timesteps % steps and ldm.schedule != "lognormal"
         ):  # in between, steps are uneven, and diffusers' DDIM would go astray
@@ -304,17 +310,27 @@ def _check_sides(settings: Settings, variants: dict[str, Variant]) -> None:
             f" {len(settings.vqgan.widths)} vqgan.widths shrink it"
         )
     side = data.size // factor
-    splits = {"blocks": (settings._params.blocks, side)}
-    for name, of in variants.items():
-        sides = {"latent": side, "pixel": data.size}
-        splits[f"{_key('variants', name)}.blocks"] = of.blocks, sides[of.space]
-    for key, (blocks, side) in splits.items():
+    splits = {"blocks": settings._params.blocks}
+    splits |= {f"{_key('variants', name)}.blocks": of.blocks for name, of in variants.items()}
+    for key, blocks in splits.items():  # of pixels, too, as audits compare blocks of latents
         if blocks is not None and side % blocks:
             raise InputError(
-                f"params.yaml: {key} is {blocks}: does not divide the side {side} of what is"
-                f" denoised (data.size {data.size}, in latents a {factor}th of it); take one of"
+                f"params.yaml: {key} is {blocks}: does not divide the latent's side {side}"
+                f" (data.size {data.size} / {factor}); take one of"
                 f" {[d for d in range(1, side + 1) if side % d == 0]}"
             )
+    for name, of in variants.items():
+        if of.network == "ddpmpp" and _complete(settings._params, settings, "ldm"):
+            key = _key("variants", name)
+            seen = data.size if of.space == "pixel" else side
+            levels = len(settings._section("ldm", f"{key}.ldm", of.ldm).widths)
+            for parts in {1, *(patch.parts for patch in of.patches)}:
+                if seen % (parts * 2 ** (levels - 1)):
+                    raise InputError(
+                        f"params.yaml: {key}.network is 'ddpmpp': its {levels} levels cannot halve"
+                        f" the {seen / parts:g} pixels of a side in {parts}; take other patches or"
+                        " fewer ldm.widths"
+                    )
 
 
 def _complete(params: Params, settings: Settings, name: str) -> bool:

@@ -22,6 +22,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         `rho` (Spearman, ties in their order), and `chance`, what 95 % of shuffled pairs stay below
         in size.
     """
+    assert np.isfinite(x).all() and np.isfinite(y).all()
     x, y = (np.argsort(np.argsort(values)).astype(float) for values in (x, y))
     x, y = ((values - values.mean()) / values.std() for values in (x, y))
     draw = np.random.default_rng(runtime.seeded(len(x)))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def agreement(near: Tensor) -> Tensor:
-    """The mean cosine of two of k images, float (q,), of q times k of them, (q, k, ...)."""
+    """The mean cosine of two of k > 1 images, float (q,), of q times k of them, (q, k, ...)."""
     near = F.normalize(near.flatten(2), dim=2)
     k = near.shape[1]
     return (near.sum(1).square().sum(1) - k) / (k * (k - 1))  # k pairs are of one with itself

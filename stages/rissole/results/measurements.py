@@ -106,5 +106,5 @@ def numbers(results: Results) -> dict:
 
 def gflop(results: Results, row: str) -> float:
     """GFLOP that the denoiser spends on a drawn image."""
-    calls = results.sampling[row]["calls"]
+    calls = results.sampling[row]["calls"]  # of each block
     return round(results.ldm[row]["gflop_per_image_step"] * calls, 3)

@@ -148,8 +148,8 @@ def _systems(systems: list[str], variants: dict[str, Variant], results: Results)
     return (
         "## Systems",
         tables.systems_table({name: variants[name] for name in systems}, results),
-        "What the rows of table_1 are, and cost. `calls` are those of the denoiser; GFLOP are its"
-        " own, the first stage's left out.",
+        "What the rows of table_1 are, and cost. `calls in turn` are those of the denoiser that"
+        " wait for each other; GFLOP are its own, the first stage's left out.",
         "## The paper's table 1",
         tables.paper_table(results),
         f"Its FIDs, of other images by another protocol, beside our {first}: not comparable but for"

@@ -17,8 +17,14 @@ from rissole.speed.machine import describe
 METRICS = Path("metrics")
 INPUTS = ("data/split", "data/vqgan", "data/latents", "data/reference")
 KNOBS = ("seed", "k", "blocks", "query", "exclude", "threads", "queries")
-PLACES = {"root", "classes", "inception", "lpips_weights"}  # on the disk of whoever ran it
-PACKAGES = ("torch", "numpy", "diffusers", "scann", "pyarrow")
+PLACES = {
+    "root",
+    "classes",
+    "inception",
+    "lpips_weights",
+    "weights",
+}  # on the disk of whoever ran it
+PACKAGES = ("torch", "numpy", "diffusers", "scann", "faiss-cpu", "transformers", "pyarrow")
 
 
 class Pipeline:

@@ -150,7 +150,7 @@ def cost_table(results: Results) -> str:
         {
             "row": row,
             "live parameters": f"{of['parameters_live']:,}",
-            "calls per image": f"{results.sampling[row]['calls']:,}",
+            "calls per block": f"{results.sampling[row]['calls']:,}",
             "GFLOP per image and call": f"{of['gflop_per_image_step']:.3f}",
             "GFLOP per drawn image": f"{gflop(results, row):.2f}",
             "training seconds": f"{of['train_seconds']:,.0f}",
@@ -286,6 +286,7 @@ def systems_table(variants: dict[str, Variant], results: Results) -> str:
     lines = []
     for row, of in variants.items():
         parts = " or ".join(f"1/{patch.parts}" for patch in of.patches)
+        turns = of.blocks**2 if of.previous else 1
         between, parallel = MISSING, "yes" if of.blocks > 1 else MISSING
         if of.previous:
             between, parallel = "the one before", "no"
@@ -301,7 +302,7 @@ def systems_table(variants: dict[str, Variant], results: Results) -> str:
                 "between blocks": between,
                 "blocks in parallel": parallel,
                 "live parameters": f"{results.ldm[row]['parameters_live']:,}",
-                "calls per image": f"{results.sampling[row]['calls']:,}",
+                "calls in turn": f"{turns * results.sampling[row]['calls']:,}",
                 "GFLOP per drawn image": f"{gflop(results, row):.2f}",
                 "training seconds": f"{results.ldm[row]['train_seconds']:,.0f}",
             }

@@ -130,6 +130,8 @@ def plan(
         kind = "exact"
     else:
         kind = "hashed" if rows < settings.tree_above else "tree"
+    if kind in LIBRARIES:
+        LIBRARIES[kind].require(kind)
     parts = math.ceil(rows * 4 * width / (settings.part_mb * 1e6))
     most = math.ceil(rows / parts)
     return kind, list(range(0, rows, most)), most

@@ -74,10 +74,9 @@ def find(
     return database.ids[rows], similarities
 
 
-def fewest(database: Latents) -> int:
-    """How many neighbours every database image can have that are not its own picture."""
-    pictures = np.bincount(_pictures(database, database)[: len(database)])
-    return len(database) - int(pictures.max())
+def pictures(database: Latents) -> np.ndarray:
+    """A number for each image, int64 (n,), equal for those that are no neighbours (`self`)."""
+    return _pictures(database, database)[: len(database)]
 
 
 def _exhaustive(index: search.Index) -> search.Index:

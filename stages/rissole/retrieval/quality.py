@@ -9,21 +9,25 @@ import torch
 CHUNK = 512  # images at once
 
 
-def precision(neighbours: np.ndarray, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def precision(
+    neighbours: np.ndarray, images: np.ndarray, labels: np.ndarray, pictures: np.ndarray
+) -> dict[str, float]:
     """The share of the nearest 1, 5 and all k neighbours that have the label of their image.
 
     Args:
         neighbours: rows int64 (q, k), best first.
         images: rows of the images that they belong to, int64 (q,).
         labels: of all rows, int64 (n,), equal for one label.
+        pictures: of all rows, int64 (n,), equal for rows of one picture, which are no neighbours.
 
     Returns:
-        The shares, and `chance`, that of rows drawn at random other than the image itself.
+        The shares, and `chance`, that of possible neighbours drawn at random.
     """
     same = labels[neighbours] == labels[images][:, None]
-    shares = {f"at_{k}": float(same[:, :k].mean()) for k in (1, 5, same.shape[1])}
-    sizes = np.bincount(labels)
-    return shares | {"chance": float((sizes[labels[images]] - 1).mean() / (len(labels) - 1))}
+    ranks = sorted({1, 5, same.shape[1]})
+    shares = {f"at_{k}": float(same[:, :k].mean()) for k in ranks if k <= same.shape[1]}
+    sizes, kin = np.bincount(labels), np.bincount(pictures)[pictures[images]]
+    return shares | {"chance": float(((sizes[labels[images]] - kin) / (len(labels) - kin)).mean())}
 
 
 def likeness(

@@ -124,7 +124,10 @@ class Random:
         """`n` rows int64 (q, n) for each query, and their cosine similarities float32 (q, n)."""
         n = min(n, len(self.vectors))
         rows = np.stack([self.draw.choice(len(self.vectors), n, replace=False) for _ in queries])
-        return rows, np.einsum("qd,qnd->qn", queries, self.vectors[rows])
+        parts = (
+            (queries[i : i + 64], self.vectors[rows[i : i + 64]]) for i in range(0, len(rows), 64)
+        )
+        return rows, np.concatenate([np.einsum("qd,qnd->qn", *part) for part in parts])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,15 @@ def installed() -> bool:
     return find_spec("faiss") is not None
 
 
+def require(kind: str) -> None:
+    """Raise InputError where the library is not there that a kind of index needs."""
+    if not installed():
+        raise InputError(
+            f"params.yaml: index.kind is '{kind}': FAISS, which it needs, is not installed here;"
+            " `pip install faiss-cpu`, or take 'auto'"
+        )
+
+
 def build(vectors: np.ndarray, settings: schema.Index, kind: str):
     """An index over vectors float32 (n, d) of length 1; `kind` is faiss_flat, _ivf or _hnsw."""
     faiss = _library(kind)
@@ -68,11 +77,7 @@ def asking(index, reorder: int) -> Callable:
 
 
 def _library(kind: str):
-    if not installed():
-        raise InputError(
-            f"params.yaml: index.kind is '{kind}': FAISS, which it needs, is not installed here;"
-            " `pip install faiss-cpu`, or take 'auto'"
-        )
+    require(kind)
     import faiss
 
     return faiss

@@ -17,6 +17,15 @@ def installed() -> bool:
     return find_spec("scann") is not None
 
 
+def require(kind: str) -> None:
+    """Raise InputError where the library is not there that a kind of index needs."""
+    if not installed():
+        raise InputError(
+            f"params.yaml: index.kind is '{kind}': ScaNN, which it needs, is not installed here;"
+            " with 'auto', `dvc repro build_index` takes exact search"
+        )
+
+
 def build(vectors: np.ndarray, settings: schema.Index, kind: str):
     """A searcher over vectors float32 (n, d) of length 1; `kind` is hashed or tree."""
     builder = _library(kind).builder(vectors, 20, "dot_product")
@@ -65,11 +74,7 @@ def asking(searcher, reorder: int) -> Callable:
 
 
 def _library(kind: str):
-    if not installed():
-        raise InputError(
-            f"params.yaml: index.kind is '{kind}': ScaNN, which it needs, is not installed here;"
-            " with 'auto', `dvc repro build_index` takes exact search"
-        )
+    require(kind)
     from scann import scann_ops_pybind
 
     return scann_ops_pybind
