@@ -1,12 +1,12 @@
 """RISSOLE, block by block. A package here imports those above it in this list, and no other.
 
 - `ground`: settings, files, errors, processes, descent; what every stage stands on.
-- `dataset`: where images come from; decoding, cropping, shards.
+- `dataset`: where images come from; decoding, cropping, shards; each through a network once.
 - `pretrained`: networks that others trained.
 - `first_stage`: the VQ-GAN and its training.
-- `latent`: codes and codebook; cutting latents into blocks.
-- `retrieval`: search among the train images, and who may be a neighbour.
-- `denoiser`: the diffusion process, the network, what a row tells it; training.
+- `latent`: codes and codebook; pictures in their place; embeddings; cutting into blocks.
+- `retrieval`: what is looked up by, search, who may be a neighbour, how good they are.
+- `denoiser`: the diffusion process, the networks, what a row tells and shows them; training.
 - `drawing`: the reverse process over all blocks; any batch of a row anew.
 - `speed`: the algorithm as the paper writes it, to be measured against; a clock.
 - `judging`: frozen networks, what they see, and what is compared with true images.
