@@ -12,6 +12,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+from kill_loop import outputs
 from rissole.ground import checkpoints, course, descent
 from rissole.ground.errors import InputError
 from rissole.retrieval import with_scann
@@ -239,6 +240,63 @@ def test_two_variants_train_beside_each_other(copied):
     before = (copied / "dvc.lock").read_text()
     assert "didn't change" in run(copied, "dvc", "repro", "-s", *names)
     assert (copied / "dvc.lock").read_text() == before
+
+
+def test_the_same_pipeline_twice_at_once_is_made_once_and_whole(clone, tmp_path):
+    """Two run at any time, until one gets through; the other gives way to it."""
+    folder = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "-q", str(clone[0]), str(folder))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    words = {"args": ["dvc", "repro"], "cwd": folder, "env": ENVIRONMENT, **pipes}
+    running, refused, through = [], 0, False
+    while running or not through:
+        if len(running) < 2 and not through:
+            running.append(subprocess.Popen(**words))
+        time.sleep(0.5)
+        for process in [process for process in running if process.poll() is not None]:
+            running.remove(process)
+            said = process.communicate()[0]
+            through |= process.returncode == 0
+            refused += process.returncode != 0
+            assert not process.returncode or re.search("is busy|Unable to acquire lock", said), said
+    assert refused
+    assert outputs(folder / "dvc.lock") == outputs(clone[0] / "dvc.lock")
+    assert "up to date" in run(folder, "dvc", "repro")
+
+
+LONGER = ["-S", "presets.quick.ldm.steps=400", "-S", "checkpoint=1"]
+
+
+def test_a_killed_experiment_in_a_copy_goes_on(copied):
+    words = ["dvc", "exp", "run", "--temp", *LONGER]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    group = {"start_new_session": True}
+    started = subprocess.Popen(words, cwd=copied, env=ENVIRONMENT, **pipes, **group)
+    state_of(copied, "train_ldm no_rag")
+    os.killpg(started.pid, signal.SIGKILL)
+    started.communicate()
+    said = run(copied, *words)
+    assert re.search("going on from .*/checkpoints/train_ldm/no_rag/", said), said
+    assert not states_of(copied, "train_ldm no_rag")
+
+
+def test_a_killed_task_of_the_queue_goes_on_in_another(copied):
+    run(copied, "dvc", "exp", "run", "--queue", "--name=first", *LONGER)
+    run(copied, "dvc", "exp", "run", "--queue", "--name=second", *LONGER)
+    deaf = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # else kept open
+    subprocess.run(["dvc", "queue", "start"], cwd=copied, env=ENVIRONMENT, check=True, **deaf)
+    try:
+        (state, *_) = state_of(copied, "train_ldm no_rag")
+        run(copied, "dvc", "queue", "kill", "--force", "first")
+        deadline = time.monotonic() + 100
+        while "Success" not in run(copied, "dvc", "queue", "status"):
+            assert time.monotonic() < deadline, run(copied, "dvc", "queue", "status")
+            time.sleep(1)
+        said = run(copied, "dvc", "queue", "logs", "second")
+    finally:
+        run(copied, "dvc", "queue", "stop", "--kill")
+    assert f"going on from {state.parent}" in said
+    assert not states_of(copied, "train_ldm no_rag")
 
 
 def test_three_kills_of_the_whole_pipeline_change_nothing(clone, tmp_path):

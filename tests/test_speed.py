@@ -12,6 +12,7 @@ from rissole.speed import data, memory, plan, steps, timing, worlds
 import numpy as np
 import pytest
 import torch
+import yaml
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,15 @@ def test_a_block_takes_the_same_memory_whatever_the_size_of_the_image():
     assert of["32"]["block_by_block"] == pytest.approx(of["16"]["block_by_block"], rel=0.01)
     assert of["32"]["whole"] == pytest.approx(4 * of["16"]["whole"], rel=0.1)
     assert of["32"]["blocks_together"] == pytest.approx(of["32"]["whole"], rel=0.1)
+
+
+def test_each_stage_measured_finds_what_it_reads_made_by_one_before_it():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    made = {"${item.context}"}  # data/${item.context}: latents or neighbours, by the row
+    for name in memory.CALLS:
+        stage = stages[name].get("do", stages[name])
+        assert {dep.split("/")[1] for dep in stage["deps"] if dep.startswith("data/")} <= made
+        made |= {out.split("/")[1] for out in stage["outs"] if isinstance(out, str)}
 
 
 def test_the_peak_of_a_stage_is_its_own_and_not_its_parents(tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ CALLS = {
     "split_data": [],
     "train_vqgan": [],
     "encode_latents": [],
+    "embed_images": [],
     "build_index": [],
     "retrieve_neighbours": ["main"],
     "train_ldm": ["rissole"],
