@@ -67,7 +67,7 @@ def main(name: str) -> None:
     live = learner.descent.live()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), processes.alone():
         first = torch.tensor([0], device=device)
-        training.block_loss(network, told, ldm, train, first, told.grid)
+        training.block_loss(learner.averaged, told, ldm, train, first, told.grid)
     files.write_json(
         files.measured("ldm", name),
         {

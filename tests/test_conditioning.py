@@ -54,6 +54,17 @@ def test_tokens_are_the_embeddings_of_the_neighbours_as_wholes_for_each_block():
             )
 
 
+def test_both_tells_the_blocks_and_as_tokens_the_whole_latents_pooled():
+    conditioning, neighbours, _, told = told_of(toy.row("both"))
+    assert torch.equal(told.neighbours, told_of(toy.row("stack"))[3].neighbours)
+    near = conditioning.latents(
+        toy.latents().codes[neighbours]
+    )  # 3 images, 4 neighbours, 2 x 8 x 8
+    pooled = near.unflatten(-2, (4, 2)).unflatten(-1, (4, 2)).mean((-3, -1)).flatten(2)
+    for block in range(4):
+        torch.testing.assert_close(told.embeddings[block::4], pooled)
+
+
 def test_the_previous_block_is_the_one_before_in_reading_order_and_zero_for_the_first():
     _, _, z, told = told_of(toy.row("stack", previous=True))
     z_blocks = blocks.cut(z, 2)
@@ -115,13 +126,15 @@ def test_a_set_takes_another_number_of_neighbours_than_it_was_built_for():
         ({}, "stack"),
         ({"previous": True}, "stack"),
         ({"halo": 2}, "set"),
+        ({"overview": True}, "stack"),
         ({"blocks": 1}, "tokens"),
+        ({}, "both"),
     ],
 )
 def test_every_parameter_of_every_kind_of_row_is_live(changes, neighbours):
     row = toy.row(neighbours, **changes)
     conditioning, _, z, told = told_of(row)
-    network = Denoiser(row, toy.ldm(), 2, 4, toy.EMBEDDED)
+    network = Denoiser(row, toy.ldm(), 2, 4, conditioning.embedded)
     torch.nn.init.normal_(network.unet.last.weight)
     b = 3 * conditioning.blocks
     context = network.context(told)
@@ -146,6 +159,16 @@ def test_a_halo_lets_a_block_see_two_pixels_of_its_neighbours_and_no_further():
     far[..., 0, 6] += 1
     assert not torch.allclose(first_block(near), first_block(z), atol=1e-4)
     assert torch.equal(first_block(far), first_block(z))
+
+
+def test_an_overview_shows_every_block_the_whole_latent_in_its_own_size():
+    row = toy.row(overview=True)
+    grid = Conditioning(row, toy.latents(), normalise=True).grid
+    z_t = torch.randn(3, 2, 8, 8)
+    seen = grid.cut_noisy(z_t).unflatten(0, (3, 4))
+    torch.testing.assert_close(seen[:, :, :2], blocks.cut(z_t, 2))
+    small = z_t.unflatten(-2, (4, 2)).unflatten(-1, (4, 2)).mean((-3, -1))
+    torch.testing.assert_close(seen[:, :, 2:], small[:, None].expand(-1, 4, -1, -1, -1))
 
 
 def test_without_a_halo_a_block_sees_nothing_of_the_others():

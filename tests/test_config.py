@@ -1,15 +1,17 @@
 """params.yaml: what it says is what the stages get, and what cannot work is refused in one line."""
 
+import shutil
 from pathlib import Path
 
 from rissole.ground import config, schema
 from rissole.ground.errors import InputError
 
 import pytest
+import yaml
 from dvc.utils.hydra import apply_overrides
 
 PARAMS = Path("params.yaml")
-PRESETS = ["quick", "celeba", "imagenet100", "folder", "celeba_released", "imagenet100_released"]
+PRESETS = [*yaml.safe_load(PARAMS.read_text())["presets"]]
 
 
 def edited(tmp_path, *overrides):
@@ -132,6 +134,16 @@ def test_rows_have_the_top_level_blocks_and_seed_unless_they_say_otherwise(tmp_p
     assert settings.variant("rissole_again").seed == 1
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_can_be_chosen_with_the_ablations_beside_it(preset, tmp_path):
+    path = edited(tmp_path, f"preset={preset}")
+    (tmp_path / config.ABLATIONS).parent.mkdir(parents=True)
+    shutil.copy(config.ABLATIONS, tmp_path / config.ABLATIONS)
+    settings = config.read(path)
+    assert "patch_dm" in settings.ablations.rows
+    assert settings.variant("ablations/patch_dm").collage == 2
+
+
 FAULTS = {
     "+kk=5": ("kk", "did you mean 'k'"),
     "k=abc": ("k", "'abc'"),
@@ -192,6 +204,10 @@ FAULTS = {
     "variants.rissole_halo.neighbours=stacked": ("variants.rissole_halo.neighbours", "stack"),
     "variants.rissole_halo.ldm.share_timestep=block": ("variants.rissole_halo.halo", "2", "image"),
     "+variants.rissole_halo.previous=true": ("variants.rissole_halo.previous", "stack"),
+    "+variants.rissole_latent.overview=true": ("rissole_latent.overview", "True", "image"),
+    "+variants.rissole_halo.overview=true": ("variants.rissole_halo.overview", "halo"),
+    "+variants.whole.collage=2": ("variants.whole.collage", "patch_dm"),
+    "+variants.whole.network=patch_dm": ("variants.whole.collage", "no less than 1"),
     "variants.rdm.blocks=3": ("variants.rdm.blocks", "3"),
     "variants.released.ldm.attention=bar": ("variants.released.ldm.attention", "'bar'"),
     "+variants.released.ldm.stepz=1": ("variants.released.ldm.stepz", "did you mean 'steps'"),

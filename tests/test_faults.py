@@ -246,19 +246,25 @@ def test_the_same_pipeline_twice_at_once_is_made_once_and_whole(clone, tmp_path)
     """Two run at any time, until one gets through; the other gives way to it."""
     folder = tmp_path / "clone"
     run(tmp_path, "git", "clone", "-q", str(clone[0]), str(folder))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    words = {"args": ["dvc", "repro"], "cwd": folder, "env": ENVIRONMENT, **pipes}
-    running, refused, through = [], 0, False
-    while running or not through:
-        if len(running) < 2 and not through:
-            running.append(subprocess.Popen(**words))
-        time.sleep(0.5)
-        for process in [process for process in running if process.poll() is not None]:
-            running.remove(process)
-            said = process.communicate()[0]
-            through |= process.returncode == 0
-            refused += process.returncode != 0
-            assert not process.returncode or re.search("is busy|Unable to acquire lock", said), said
+    running, refused, through = {}, 0, False
+    deadline = time.monotonic() + 300
+    try:
+        while running or not through:
+            assert time.monotonic() < deadline
+            if len(running) < 2 and not through:
+                log = tmp_path / f"{refused}-{len(running)}.log"
+                words = {"cwd": folder, "env": ENVIRONMENT, "stderr": subprocess.STDOUT}
+                running[subprocess.Popen(["dvc", "repro"], stdout=log.open("w"), **words)] = log
+            time.sleep(0.5)
+            for process in [process for process in running if process.poll() is not None]:
+                said = running.pop(process).read_text()
+                through |= process.returncode == 0
+                refused += process.returncode != 0
+                busy = re.search("is busy|Unable to acquire lock", said)
+                assert not process.returncode or busy, said
+    finally:
+        for process in running:
+            process.kill()
     assert refused
     assert outputs(folder / "dvc.lock") == outputs(clone[0] / "dvc.lock")
     assert "up to date" in run(folder, "dvc", "repro")

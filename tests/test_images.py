@@ -145,6 +145,18 @@ def test_a_re_encoded_picture_has_the_same_id():
     assert first.twin != third.twin
 
 
+@pytest.mark.parametrize("kind", images.FORMATS)
+def test_the_kinds_that_are_said_to_be_read_are(kind):
+    grey = Image.new("RGB", (32, 32), (100, 100, 100))
+    assert images.decode(encoded(grey, kind)).getpixel((9, 9)) == pytest.approx((100,) * 3, abs=2)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "ICNS", "PCX", "SGI"])
+def test_kinds_whose_readers_run_programs_or_are_rarely_used_are_not_opened(kind):
+    with pytest.raises(ValueError, match="none of JPEG, PNG"):
+        images.decode(encoded(Image.new("RGB", (32, 32)), kind))
+
+
 @pytest.mark.parametrize("content", [b"", b"no picture", encoded(Image.new("RGB", (99, 99)))[:60]])
 def test_a_broken_file_is_a_reason_and_not_a_crash(content):
     reason = images.prepare(Record("x", None, None, lambda: content), 8)

@@ -2,9 +2,13 @@
 
 import csv
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from rissole.ground import files, processes
@@ -130,6 +134,44 @@ def test_a_training_goes_on_with_another_number_of_processes(one, tmp_path):
         torch.testing.assert_close(weights(folder, name), weights(one, name), rtol=0, atol=1e-3)
     np.testing.assert_allclose(curve(folder, "rissole"), curve(one, "rissole"), rtol=0, atol=2e-5)
     assert not list(folder.glob("checkpoints/train_ldm/rissole/*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_two_interrupted_processes_keep_their_state_within_five_seconds(number, one, tmp_path):
+    """As `kill` of torchrun does, and ctrl-C, which all of them hear."""
+    folder = copy(one, tmp_path, "ldm", "loss")
+    apply_overrides(folder / "params.yaml", ["presets.quick.ldm.steps=100000", "checkpoint=1"])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    process = subprocess.Popen(
+        [*launcher, ROOT / "stages/train_ldm.py", "rissole"],
+        cwd=folder,
+        text=True,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(folder.glob("checkpoints/train_ldm/rissole/*/*.safetensors")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        clock = time.time()
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    kept = re.search(
+        r"train_ldm.py: stopped; what was learnt until step (\d+) is kept in (\S+);", said
+    )
+    state = max(folder.glob("checkpoints/train_ldm/rissole/*/*.safetensors"))
+    assert state.stat().st_mtime - clock < 5
+    assert kept and kept[2] == str(state.relative_to(folder)), said
+    assert files.read_tensors(state)[1]["step"] == int(kept[1])
+    assert "all_reduce" not in said
 
 
 def test_a_training_stopped_and_gone_on_with_is_bit_equal(one, tmp_path):

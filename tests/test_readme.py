@@ -31,6 +31,8 @@ TABLES = [
     ("metrics", "## What the numbers say"),
     ("metrics/ablations", "## What the numbers say"),
     ("metrics/ablations", "## Systems"),
+    ("metrics/ablations", "## whole"),
+    ("metrics/ablations", "## budget"),
     ("metrics/ablations", "## The paper's table 1"),
     ("metrics/published/anime_faces64", "## table_1"),
     ("metrics/published/groups64", "## exclude"),
@@ -113,6 +115,17 @@ def test_the_kinds_of_index_are_as_they_were_measured():
             for of in found
         ]
         assert [kind, *figures] in lines
+
+
+def test_what_drawing_costs_as_images_grow_is_as_it_was_measured():
+    measured = json.loads(committed("metrics/resolution.json"))["pixels"]
+    lines = [cells(line) for line in README.splitlines() if line.startswith("|")]
+    for side, splits in measured.items():
+        for split, of in splits.items():
+            blocks = "whole" if split == "1" else f"{split} x {split}"
+            milliseconds = [f"{1000 * of[f'seconds_{how}']:.1f}" for how in ("together", "in_turn")]
+            mb = [f"{of[f'mb_{how}']:.2f}" for how in ("together", "in_turn")]
+            assert [side, blocks, f"{of['gflop']:.2f}", *milliseconds, *mb] in lines
 
 
 def test_what_is_retrieved_is_as_it_was_judged():

@@ -1,9 +1,9 @@
 """Sampling: exact where the denoiser is exact, and the same image at any batch size."""
 
 import toy
+from rissole.denoiser import denoiser as denoisers
 from rissole.denoiser import diffusion
 from rissole.denoiser.conditioning import Conditioning
-from rissole.denoiser.denoiser import Denoiser
 from rissole.drawing import samplers, sampling
 from rissole.ground import runtime
 from rissole.ground.schema import Sample
@@ -82,10 +82,12 @@ def test_every_step_is_that_of_diffusers(kind, prediction, schedule):
 
 def network(neighbours="stack", **changes):
     row, train = toy.row(neighbours, **changes), toy.latents()
+    conditioning = Conditioning(row, train, normalise=True)
     torch.manual_seed(3)
-    denoiser = Denoiser(row, toy.ldm(), 2, 3).eval()
+    embedded = conditioning.embedded if neighbours in ("tokens", "both") else 0
+    denoiser = denoisers.build(row, toy.ldm(), 2, 3, embedded).eval()
     torch.nn.init.normal_(denoiser.unet.last.weight, std=0.05)
-    return denoiser, Conditioning(row, train, normalise=True)
+    return denoiser, conditioning
 
 
 def draw(denoiser, conditioning, images, rule="ddim", seed=0):
@@ -102,7 +104,16 @@ def draw(denoiser, conditioning, images, rule="ddim", seed=0):
 @pytest.mark.parametrize("rule", ["ddim", "ddpm"])
 @pytest.mark.parametrize(
     ("neighbours", "changes"),
-    [("stack", {}), ("stack", {"previous": True}), ("set", {"halo": 2}), ("none", {"blocks": 1})],
+    [
+        ("stack", {}),
+        ("stack", {"previous": True}),
+        ("set", {"halo": 2}),
+        ("stack", {"overview": True}),
+        ("none", {"blocks": 1}),
+        ("both", {}),
+        ("none", {"blocks": 1, "network": "patch_dm", "collage": 1}),
+        ("stack", {"blocks": 1, "network": "patch_dm", "collage": 2}),
+    ],
 )
 def test_an_image_is_the_same_at_any_batch_size(neighbours, changes, rule):
     denoiser, conditioning = network(neighbours, **changes)

@@ -7,7 +7,7 @@ from committed import ROOT
 from rissole.ground import config, runtime
 from rissole.ground.errors import InputError
 from rissole.retrieval import index, with_scann
-from rissole.speed import data, memory, plan, steps, timing, worlds
+from rissole.speed import data, memory, plan, rehearsal, resolution, steps, timing, worlds
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def test_the_most_that_is_held_at_once_is_counted():
         del first
         return torch.ones(250_000), torch.ones(500_000)
 
-    assert memory._allocated(call) == pytest.approx(4, abs=0.1)
+    assert memory.allocated(call) == pytest.approx(4, abs=0.1)
 
 
 def test_a_block_takes_the_same_memory_whatever_the_size_of_the_image():
@@ -86,6 +86,13 @@ def test_a_block_takes_the_same_memory_whatever_the_size_of_the_image():
     assert of["32"]["block_by_block"] == pytest.approx(of["16"]["block_by_block"], rel=0.01)
     assert of["32"]["whole"] == pytest.approx(4 * of["16"]["whole"], rel=0.1)
     assert of["32"]["blocks_together"] == pytest.approx(of["32"]["whole"], rel=0.1)
+
+
+def test_blocks_in_turn_take_the_memory_of_one_and_together_that_of_the_whole(exact):
+    of = resolution.costs(toy.ldm(), 3, 32, (1, 2, 4), 1)
+    assert of["2"]["mb_in_turn"] == pytest.approx(of["1"]["mb_together"] / 4, rel=0.1)
+    assert of["4"]["mb_in_turn"] == pytest.approx(of["1"]["mb_together"] / 16, rel=0.1)
+    assert of["4"]["mb_together"] == pytest.approx(of["1"]["mb_together"], rel=0.1)
 
 
 def test_each_stage_measured_finds_what_it_reads_made_by_one_before_it():
@@ -99,18 +106,18 @@ def test_each_stage_measured_finds_what_it_reads_made_by_one_before_it():
 
 def test_the_peak_of_a_stage_is_its_own_and_not_its_parents(tmp_path, monkeypatch):
     ballast = np.ones(60_000_000)
-    monkeypatch.setattr(memory, "STAGES", tmp_path)
+    monkeypatch.setattr(rehearsal, "STAGES", tmp_path)
     (tmp_path / "stage.py").write_text("import sys\nx = b'1' * int(sys.argv[1])\n")
-    small, large = (memory._peak(tmp_path, "stage", [size]) for size in ("1", "100000000"))
+    small, large = (rehearsal.call(tmp_path, "stage", [size]).mb for size in ("1", "100000000"))
     assert large - small == pytest.approx(100, abs=5)
     assert large < ballast.nbytes / 1e6
 
 
 def test_a_stage_that_fails_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "STAGES", tmp_path)
+    monkeypatch.setattr(rehearsal, "STAGES", tmp_path)
     (tmp_path / "stage.py").write_text("raise SystemExit('no such row')\n")
-    with pytest.raises(InputError, match="stage failed on made-up images: no such row"):
-        memory._peak(tmp_path, "stage", [])
+    with pytest.raises(InputError, match="stage failed: no such row"):
+        rehearsal.call(tmp_path, "stage", [])
 
 
 SPEED = {

@@ -83,7 +83,13 @@ def test_timesteps_are_shared_as_widely_as_the_setting_says(share, distinct):
 
 @pytest.mark.parametrize(
     ("neighbours", "changes"),
-    [("none", {}), ("stack", {"previous": True}), ("set", {"halo": 2}), ("tokens", {"blocks": 1})],
+    [
+        ("none", {}),
+        ("stack", {"previous": True}),
+        ("set", {"halo": 2}),
+        ("stack", {"overview": True}),
+        ("tokens", {"blocks": 1}),
+    ],
 )
 def test_blocks_in_one_batch_equal_blocks_one_by_one(neighbours, changes):
     row, ldm = toy.row(neighbours, **changes), toy.ldm()

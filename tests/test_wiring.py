@@ -68,12 +68,13 @@ def script(stage) -> Path:
     return ROOT / next(word for word in stage.cmd.split() if word.endswith(".py"))
 
 
-def test_every_script_but_five_is_a_stage_of_its_name_and_every_stage_a_script():
+def test_every_script_but_six_is_a_stage_of_its_name_and_every_stage_a_script():
     named = {name_of(stage) for stage in DAG.values()} | {
         "trace_sample",
         "publish_results",
         "measure_speed",
         "measure_search",
+        "measure_resolution",
         "plan_scale",
     }
     assert named == {path.stem for path in STAGES.glob("*.py")}

@@ -21,6 +21,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 SPLIT = Path("data/split")
+STACKED, TOKENS = ("stack", "both"), ("tokens", "both")  # values of `neighbours`
+POOLED = 4  # side of a neighbour's latent as a token of `both`
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Told:
 
     Attributes:
         neighbours: the corresponding blocks of the neighbours, (b, k, c, h, w).
-        embeddings: those of the neighbours as whole images, (b, k, d).
+        embeddings: those of the neighbours as whole images, (b, k, d): an encoder's, or their
+            pooled latents.
         previous: the clean block before each in reading order, zero for the first, (b, c, h, w).
         position: the number of each block in its latent, int64 (b).
     """
@@ -69,10 +72,10 @@ class Stem(nn.Module):
         width = ldm.widths[0] // 2
         # A rim of r pixels is what a kernel of 2 r + 1 sees; without one, 3 x 3 and zeros.
         kernel, padding = (2 * row.halo + 1, 0) if row.halo else (3, 1)
-        seen = channels + (2 if row.coordinates else 0)
+        seen = channels + (2 if row.coordinates else 0) + (channels if row.overview else 0)
         self.noisy = nn.Conv2d(seen, width, kernel, padding=padding)
-        self.token_width = ldm.heads * ldm.head_width if row.neighbours == "tokens" else 0
-        stacked = (k if row.neighbours == "stack" else 0) + row.previous
+        self.token_width = ldm.heads * ldm.head_width if row.neighbours in TOKENS else 0
+        stacked = (k if row.neighbours in STACKED else 0) + row.previous
         self.stack = nn.Conv2d(stacked * channels, width, 3, padding=1) if stacked else None
         self.set = _Pool(channels, width) if row.neighbours == "set" else None
         if self.token_width:
@@ -80,16 +83,15 @@ class Stem(nn.Module):
 
     def context(self, told: Told) -> Context:
         """Embed what does not change while a block is denoised."""
-        if self.token_width:
-            return Context(None, self.token(told.embeddings))
+        tokens = self.token(told.embeddings) if self.token_width else None
         if self.set is not None:
-            return Context(self.set(told.neighbours), None)
+            return Context(self.set(told.neighbours), tokens)
         if self.stack is None:
-            return Context(None, None)
+            return Context(None, tokens)
         maps = [] if told.neighbours is None else [told.neighbours.flatten(1, 2)]
         maps += [] if told.previous is None else [told.previous]
         stacked = torch.cat(maps, 1).contiguous(memory_format=torch.channels_last)
-        return Context(self.stack(stacked), None)
+        return Context(self.stack(stacked), tokens)
 
     def forward(self, z_t: Tensor, context: Context) -> Tensor:
         """Map noisy blocks (b, c, h, w), their rim included, to (b, d, h', w') without it."""
@@ -161,6 +163,8 @@ class Conditioning:
     @property
     def embedded(self) -> int:
         """The width of the embeddings that it tells; 0 for none."""
+        if self.row.neighbours == "both":
+            return POOLED**2 * self.shape[0]
         return 0 if self.embeddings is None else self.embeddings.shape[1]
 
     def noise(self, images: int) -> Tensor:
@@ -188,6 +192,10 @@ class Conditioning:
             near = self.latents(take(self.database, neighbours))
             each = blocks.cut(near, self.row.blocks)
             told_neighbours = rearrange(each, "b k n c h w -> (b n) k c h w")
+            if self.row.neighbours == "both":
+                of_image = F.adaptive_avg_pool2d(near.flatten(0, 1), POOLED)
+                of_image = of_image.flatten(1).unflatten(0, near.shape[:2])
+                told_embeddings = of_image.repeat_interleave(self.blocks, 0)
         if self.row.previous:
             z_blocks = blocks.cut(z, self.row.blocks)
             shifted = torch.cat([torch.zeros_like(z_blocks[:, :1]), z_blocks[:, :-1]], 1)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rissole.denoiser.conditioning import Context, Stem, Told
 from rissole.denoiser.ddpmpp import DDPMpp
+from rissole.denoiser.patch_dm import PatchDM
 from rissole.denoiser.unet import Embedding, UNet
 from rissole.ground import files, identity
 from rissole.ground.errors import InputError
@@ -59,8 +60,8 @@ class Denoiser(nn.Module):
         return self.unet(self.stem(z_t, context), embedded, context.tokens)
 
 
-Network = Denoiser | DDPMpp
-NETWORKS = {"unet": Denoiser, "ddpmpp": DDPMpp}
+Network = Denoiser | DDPMpp | PatchDM
+NETWORKS = {"unet": Denoiser, "ddpmpp": DDPMpp, "patch_dm": PatchDM}
 
 
 def build(row: Variant, ldm: LDM, channels: int, k: int, embedded: int = 0) -> Network:

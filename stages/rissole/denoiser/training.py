@@ -77,8 +77,9 @@ def block_loss(
     with runtime.autocast(device):
         context = denoiser.context(told)
         predicted = denoiser(view.cut_noisy(z_t), timestep.flatten(), context, told.position)
-    target = diffusion.target(ldm.prediction, z, noise, signal)
-    return F.mse_loss(predicted.float(), view.cut(target))
+    target = view.cut(diffusion.target(ldm.prediction, z, noise, signal))
+    answers = predicted.float().unflatten(0, (-1, len(target)))  # Patch-DM gives two for each
+    return F.mse_loss(answers, target.expand_as(answers))
 
 
 class Learner:

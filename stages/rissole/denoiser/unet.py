@@ -56,20 +56,42 @@ class UNet(nn.Module):
         h, w = u.shape[-2:]
         top, left = (-h % self.step) // 2, (-w % self.step) // 2
         bottom, right = -h % self.step - top, -w % self.step - left
-        u = self.first(F.pad(u, (left, right, top, bottom)))
-        skips = []
+        u, skips = self.encode(F.pad(u, (left, right, top, bottom)), embedded, tokens)
+        u = self.decode(u, skips, embedded, tokens)
+        rim = self.last.kernel_size[0] // 2
+        return self.last(F.pad(u, (rim - left, rim - right, rim - top, rim - bottom)))
+
+    def encode(
+        self, u: Tensor, embedded: list[Tensor], tokens: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The way down: what its last level leaves, halved, and the maps of all levels.
+
+        Arguments as of `forward`, but u has sides h and w that the levels halve evenly.
+
+        Returns:
+            A map (b, widths[-1], h / 2^levels, w / 2^levels), and that of each level before its
+            halving, the first (b, widths[0], h, w).
+        """
+        u = self.first(u)
+        maps = []
         for level, halve in zip(self.down, self.halving, strict=True):
             u = level(u, embedded, tokens)
-            skips.append(u)
+            maps.append(u)
             u = halve(u)
+        return u, maps
+
+    def decode(
+        self, u: Tensor, maps: list[Tensor], embedded: list[Tensor], tokens: Tensor | None = None
+    ) -> Tensor:
+        """The middle and the way up, to a map (b, widths[0], h, w); arguments as `encode` gives."""
         u = self.attention(self.middle_in(u, embedded))
         if self.crossed is not None:
             u = self.crossed(u, tokens)
         u = self.middle_out(u, embedded)
-        for double, level in zip(reversed(self.doubling), reversed(self.up), strict=True):
-            u = level(torch.cat([double(u), skips.pop()], 1), embedded, tokens)
-        rim = self.last.kernel_size[0] // 2
-        return self.last(F.pad(u, (rim - left, rim - right, rim - top, rim - bottom)))
+        levels = zip(reversed(self.doubling), reversed(self.up), reversed(maps), strict=True)
+        for double, level, skip in levels:
+            u = level(torch.cat([double(u), skip], 1), embedded, tokens)
+        return u
 
 
 class Embedding(nn.Module):

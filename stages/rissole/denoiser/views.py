@@ -37,10 +37,22 @@ class Grid:
         """Blocks (b * n, c, h, w) of latents (b, c, H, W)."""
         return blocks.cut(z, self.row.blocks).flatten(0, 1)
 
+    @property
+    def looks_around(self) -> bool:
+        """Whether a block is seen with anything else: what lies around it, or where it lies."""
+        return bool(self.row.halo or self.row.overview or self.row.coordinates)
+
     def cut_noisy(self, z_t: Tensor) -> Tensor:
-        """Blocks of noisy latents as the stem sees them: with the row's rim, and coordinates."""
+        """Blocks of noisy latents as the stem sees them: with rim, overview or coordinates.
+
+        The overview is the whole noisy latent in the size of a block, by means over squares: as
+        that takes away more of the noise than of the picture, it shows large things first.
+        """
         if self.row.coordinates:
             z_t = with_coordinates(z_t)
+        if self.row.overview:
+            small = F.avg_pool2d(z_t, self.row.blocks).repeat_interleave(self.blocks, 0)
+            return torch.cat([self.cut(z_t), small], 1)
         if not self.row.halo:
             return self.cut(z_t)
         return blocks.cut_with_halo(z_t, self.row.blocks, self.row.halo).flatten(0, 1)

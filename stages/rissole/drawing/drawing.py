@@ -131,7 +131,7 @@ def _read_queries(
             " fewer, or raise `queries` where there are more train images"
         )
     k = network.sizes["k"]
-    if network.row.neighbours == "stack" and neighbours.shape[1] != k:
+    if network.row.neighbours in conditioning.STACKED and neighbours.shape[1] != k:
         raise InputError(
             f"{path}: {neighbours.shape[1]} neighbours each; variant {row.variant} was trained with"
             f" {k} and, stacking them, takes no other number; name another `context` in the row"

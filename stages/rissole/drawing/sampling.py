@@ -50,7 +50,7 @@ def sample_latents(
             context = denoiser.context(told)
 
         def predict(z_t: Tensor, timestep: int, told=told, context=context) -> Tensor:
-            if row.halo or row.coordinates:
+            if conditioning.grid.looks_around:
                 whole = blocks.join(z_t.unflatten(0, (b, n)), row.blocks)
                 z_t = conditioning.grid.cut_noisy(whole)
             steps = torch.full((len(z_t),), timestep, device=device)

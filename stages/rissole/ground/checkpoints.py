@@ -35,8 +35,10 @@ class Checkpoints:
         self._seconds, self._saved = seconds, time.monotonic()
         if processes.first():
             self._lock = lock.hold(self._folder / "lock", f"training {stage}")
-        if processes.count() == 1:  # several would stop at steps of their own, and wait for ever
+        if processes.count() == 1:
             interruption.wait_for_state()
+        else:
+            interruption.wait_for_state_together(processes.first())
 
     def newest(self) -> tuple[dict, dict] | None:
         """The tensors of the newest state that can be read, on the CPU, and what is said of it.

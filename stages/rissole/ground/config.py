@@ -6,6 +6,7 @@ over; a mapping inside a section, such as `quantiser`, is replaced as a whole. A
 with `ablations/` before.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -224,10 +225,12 @@ def _check_together(settings: Settings) -> None:
         key = _key("variants", name)
         if _complete(params, settings, "ldm"):
             ldm = settings._section("ldm", f"{key}.ldm", variant.ldm)
-            if variant.halo and ldm.share_timestep != "image":
+            name = "halo" if variant.halo else "overview"
+            if (variant.halo or variant.overview) and ldm.share_timestep != "image":
                 raise InputError(
-                    f"params.yaml: {key}.halo is {variant.halo}: a halo needs"
-                    f" 'ldm: {{share_timestep: image}}' in the variant, not '{ldm.share_timestep}'"
+                    f"params.yaml: {key}.{name} is {getattr(variant, name)}: it needs"
+                    f" 'ldm: {{share_timestep: image}}' in the variant, not '{ldm.share_timestep}',"
+                    " as what it shows must be as noisy as the block"
                 )
         _check_context(key, variant.context, retrievals if params.retrievals else None)
         _check_told(settings, key, variant.context, variant)
@@ -324,13 +327,17 @@ def _check_sides(settings: Settings, variants: dict[str, Variant]) -> None:
             key = _key("variants", name)
             seen = data.size if of.space == "pixel" else side
             levels = len(settings._section("ldm", f"{key}.ldm", of.ldm).widths)
-            for parts in {1, *(patch.parts for patch in of.patches)}:
-                if seen % (parts * 2 ** (levels - 1)):
-                    raise InputError(
-                        f"params.yaml: {key}.network is 'ddpmpp': its {levels} levels cannot halve"
-                        f" the {seen / parts:g} pixels of a side in {parts}; take other patches or"
-                        " fewer ldm.widths"
-                    )
+            if seen % _halved(of, levels):
+                raise InputError(
+                    f"params.yaml: {key}.network is '{of.network}': its {levels} levels halve sides"
+                    f" that {_halved(of, levels)} divides, and not {seen}; take fewer ldm.widths or"
+                    " other patches"
+                )
+
+
+def _halved(variant: Variant, levels: int) -> int:
+    """What must divide the sides that a network of so many levels sees, patches and all."""
+    return math.lcm(1, *(patch.parts for patch in variant.patches)) * 2 ** (levels - 1)
 
 
 def _complete(params: Params, settings: Settings, name: str) -> bool:

@@ -1,13 +1,17 @@
 """What ctrl-C and `kill` do: end a stage at once, or a training once its state is kept.
 
-Several processes of a training end at once too: they would stop at steps of their own.
+Of several processes of a training the first keeps the state. The others go on until then, or it
+would wait for them in the middle of a step; without it they cannot.
 """
 
+import os
 import signal
+import threading
 
 SECONDS = 4.0  # that a training has to finish its step
 
-_patient = _asked = False
+_patient = _together = _follows = _asked = False
+_heeded = threading.Event()
 
 
 def listen() -> None:
@@ -18,26 +22,60 @@ def listen() -> None:
 
 
 def wait_for_state() -> None:
-    """From now on let what is interrupted go on until `asked` is heeded, or for `SECONDS`."""
+    """From now on let what is interrupted go on until `asked` is heeded, or for `SECONDS`.
+
+    A second signal ends it at once.
+    """
     global _patient
     _patient = True
 
 
+def wait_for_state_together(first: bool) -> None:
+    """The same for one of several processes, of which the first keeps the state.
+
+    A second signal changes nothing: launchers pass on what all have heard. A process may be
+    waiting for the others when it hears one, deaf to Python, so a thread looks after the time.
+
+    Args:
+        first: whether this is the first of them.
+    """
+    global _patient, _together, _follows
+    _patient, _together, _follows = True, True, not first
+    heard, said = os.pipe()
+    os.set_blocking(said, False)
+    signal.set_wakeup_fd(said, warn_on_full_buffer=False)
+    threading.Thread(target=_end_in_time, args=(heard,), daemon=True).start()
+
+
 def asked() -> bool:
-    """Whether somebody wants this process to end."""
-    return _asked
+    """Whether somebody wants this process to end, and it is one that keeps the state."""
+    return _asked and not _follows
+
+
+def asked_together() -> bool:
+    """Whether somebody wants several processes to end, of which this is one."""
+    return _asked and _together
 
 
 def heed() -> bool:
     """Whether somebody wants this process to end; if so, it may take the time to keep its state."""
-    if _asked:
+    if asked():
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return _asked
+        _heeded.set()
+    return asked()
 
 
 def _hear(number: int, frame) -> None:
     global _asked
-    if not _patient or _asked:
+    if not _patient or (_asked and not _together):
         raise KeyboardInterrupt
+    if not _together:
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
     _asked = True
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+
+
+def _end_in_time(heard: int) -> None:
+    while os.read(heard, 1)[0] not in (signal.SIGINT, signal.SIGTERM):
+        pass
+    if not _heeded.wait(SECONDS):
+        os._exit(130)

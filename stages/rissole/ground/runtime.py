@@ -39,9 +39,18 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
     except InputError as error:
         sys.exit(f"{parser.prog}: {error}")
     except KeyboardInterrupt as interrupt:
-        kept = f"; {interrupt}" if str(interrupt) else ""
-        print(f"{parser.prog}: stopped{kept}; the same command goes on", file=sys.stderr)
-        os._exit(130)  # at once: threads and other processes may not be done yet
+        _stop(parser.prog, f"; {interrupt}" if str(interrupt) else "")
+    except Exception:
+        if not interruption.asked_together():
+            raise
+        _stop(parser.prog)  # another process has gone
+
+
+def _stop(script: str, kept: str = "") -> None:
+    """End at once, as threads and other processes may not be done yet."""
+    if processes.first():
+        print(f"{script}: stopped{kept}; the same command goes on", file=sys.stderr)
+    os._exit(130)
 
 
 def _keep_others_away(script: str, words: Namespace) -> None:

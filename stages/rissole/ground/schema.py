@@ -232,13 +232,15 @@ class Variant(Checked):
 
     context: str
     space: Literal["latent", "pixel"] = "latent"
-    network: Literal["unet", "ddpmpp"] = "unet"
-    neighbours: Literal["none", "stack", "set", "tokens"] = "none"
+    network: Literal["unet", "ddpmpp", "patch_dm"] = "unet"
+    neighbours: Literal["none", "stack", "set", "tokens", "both"] = "none"
     position: bool = False
     previous: bool = False
     halo: Count = 0
+    overview: bool = False
     coordinates: bool = False
     patches: list[Patch] = []
+    collage: Count = 0
     blocks: Positive | None = None
     seed: Count | None = None
     ldm: dict = {}
@@ -250,7 +252,7 @@ class Variant(Checked):
                 f"context: '{self.context}' does not go with neighbours '{self.neighbours}'; a row"
                 " without neighbours reads 'latents', any other 'neighbours/<retrieval>'"
             )
-        if self.previous and self.neighbours in ("set", "tokens"):
+        if self.previous and self.neighbours not in ("none", "stack"):
             raise ValueError("previous: goes with neighbours 'none' or 'stack' only")
         if self.patches and (self.blocks != 1 or self.neighbours != "none" or self.position):
             raise ValueError("patches: go with 'blocks: 1', without neighbours and position")
@@ -260,6 +262,26 @@ class Variant(Checked):
             self.neighbours != "none" or self.halo or self.position or self.previous
         ):
             raise ValueError("network: 'ddpmpp' is told nothing but coordinates")
+        if (self.network == "patch_dm") != (self.collage > 0):
+            raise ValueError("collage: goes with network 'patch_dm', and that with no less than 1")
+        if self.network == "patch_dm" and (
+            self.blocks != 1
+            or self.neighbours in ("tokens", "both")
+            or self.halo
+            or self.overview
+            or self.position
+            or self.previous
+            or self.coordinates
+            or self.patches
+        ):
+            raise ValueError(
+                "network: 'patch_dm' goes with 'blocks: 1' and, beside neighbours by stack or set,"
+                " nothing else"
+            )
+        if self.overview and (self.halo or self.previous or self.coordinates or self.patches):
+            raise ValueError("overview: cannot go with halo, previous, coordinates or patches")
+        if self.overview and self.network != "unet":
+            raise ValueError("overview: goes with network 'unet' only")
         if self.previous and self.coordinates:
             raise ValueError("previous: cannot go with coordinates")
         if self.previous and self.halo:

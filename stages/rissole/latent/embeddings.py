@@ -37,9 +37,7 @@ def read_file(path: Path, ids: np.ndarray) -> np.ndarray:
     table = files.read_table(path)
     if not np.array_equal(table["id"].to_numpy(), ids):
         raise InputError(f"{path}: of other images than those of data/latents; run `dvc repro`")
-    width = int(table.schema.metadata[b"width"])
-    vectors = files.bytes_array(table["embedding"], np.float16, (width,)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)  # as float16 only nearly 1
+    return _vectors(table)
 
 
 def read_parts(folder: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -50,10 +48,10 @@ def read_parts(folder: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarra
     """
     known = encoder(folder)
     for path in _paths(folder, split):
-        said = _about(path).get(b"encoder", b"").decode()
+        table = files.read_table(path)
+        said = (table.schema.metadata or {}).get(b"encoder", b"").decode()
         identity.check(path, said, known, "made by another encoder than the files beside it")
-        ids = files.read_table(path, ["id"])["id"].to_numpy()
-        yield ids, read_file(path, ids)
+        yield table["id"].to_numpy(), _vectors(table)
 
 
 def read(folder: Path, split: str, ids: np.ndarray) -> np.ndarray:
@@ -96,7 +94,8 @@ def told(train: Latents, table: Path) -> Latents:
 
 def encoder(folder: Path) -> str:
     """What made the embeddings of a folder: weights and size."""
-    return _about(_paths(folder, "train")[0]).get(b"encoder", b"").decode()
+    about = files.read_table(_paths(folder, "train")[0], []).schema.metadata or {}
+    return about.get(b"encoder", b"").decode()
 
 
 def _paths(folder: Path, split: str) -> list[Path]:
@@ -106,5 +105,7 @@ def _paths(folder: Path, split: str) -> list[Path]:
     return paths
 
 
-def _about(path: Path) -> dict[bytes, bytes]:
-    return files.read_table(path, []).schema.metadata or {}
+def _vectors(table: pa.Table) -> np.ndarray:
+    width = int(table.schema.metadata[b"width"])
+    vectors = files.bytes_array(table["embedding"], np.float16, (width,)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)  # as float16 only nearly 1

@@ -25,6 +25,7 @@ TOLD = {  # how neighbours enter
     "stack": "their blocks, by rank",
     "set": "their blocks, as a set",
     "tokens": "an embedding each",
+    "both": "their blocks, by rank, and each pooled",
 }
 
 
@@ -292,11 +293,17 @@ def systems_table(variants: dict[str, Variant], results: Results) -> str:
             between, parallel = "the one before", "no"
         if of.halo:
             between, parallel = f"a rim of {of.halo}", "step by step"
+        if of.overview:
+            between, parallel = "an overview", "step by step"
+        side, what = of.blocks, "blocks"
+        if of.collage:
+            side, what = of.collage + 1, "patches"
+            between, parallel = "features", "step by step"
         lines.append(
             {
                 "row": row.removeprefix("ablations/"),
                 "space": of.space,
-                "seen at once": f"{of.blocks} x {of.blocks} blocks" if of.blocks > 1 else "all",
+                "seen at once": f"{side} x {side} {what}" if side > 1 else "all",
                 "trained on": f"{parts} of a side" if parts else "the same",
                 "told of neighbours": TOLD[of.neighbours],
                 "between blocks": between,
