@@ -35,6 +35,9 @@ TABLES = [
     ("metrics/ablations", "## budget"),
     ("metrics/ablations", "## The paper's table 1"),
     ("metrics/published/anime_faces64", "## table_1"),
+    ("metrics/published/anime_table1", "## table_1"),
+    ("metrics/published/avatars_128", "## blocks"),
+    ("metrics/published/avatars_256", "## blocks"),
     ("metrics/published/groups64", "## exclude"),
 ]
 
