@@ -253,8 +253,10 @@ def test_the_same_pipeline_twice_at_once_is_made_once_and_whole(clone, tmp_path)
             assert time.monotonic() < deadline
             if len(running) < 2 and not through:
                 log = tmp_path / f"{refused}-{len(running)}.log"
-                words = {"cwd": folder, "env": ENVIRONMENT, "stderr": subprocess.STDOUT}
-                running[subprocess.Popen(["dvc", "repro"], stdout=log.open("w"), **words)] = log
+                with log.open("w") as file:
+                    said = {"stdout": file, "stderr": subprocess.STDOUT}
+                    words = {"args": ["dvc", "repro"], "cwd": folder, "env": ENVIRONMENT}
+                    running[subprocess.Popen(**words, **said)] = log
             time.sleep(0.5)
             for process in [process for process in running if process.poll() is not None]:
                 said = running.pop(process).read_text()
