@@ -57,9 +57,7 @@ def test_tokens_are_the_embeddings_of_the_neighbours_as_wholes_for_each_block():
 def test_both_tells_the_blocks_and_as_tokens_the_whole_latents_pooled():
     conditioning, neighbours, _, told = told_of(toy.row("both"))
     assert torch.equal(told.neighbours, told_of(toy.row("stack"))[3].neighbours)
-    near = conditioning.latents(
-        toy.latents().codes[neighbours]
-    )  # 3 images, 4 neighbours, 2 x 8 x 8
+    near = conditioning.latents(toy.latents().codes[neighbours])  # b k c h w
     pooled = near.unflatten(-2, (4, 2)).unflatten(-1, (4, 2)).mean((-3, -1)).flatten(2)
     for block in range(4):
         torch.testing.assert_close(told.embeddings[block::4], pooled)

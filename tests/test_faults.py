@@ -254,9 +254,9 @@ def test_the_same_pipeline_twice_at_once_is_made_once_and_whole(clone, tmp_path)
             if len(running) < 2 and not through:
                 log = tmp_path / f"{refused}-{len(running)}.log"
                 with log.open("w") as file:
-                    said = {"stdout": file, "stderr": subprocess.STDOUT}
+                    pipes = {"stdout": file, "stderr": subprocess.STDOUT}
                     words = {"args": ["dvc", "repro"], "cwd": folder, "env": ENVIRONMENT}
-                    running[subprocess.Popen(**words, **said)] = log
+                    running[subprocess.Popen(**words, **pipes)] = log
             time.sleep(0.5)
             for process in [process for process in running if process.poll() is not None]:
                 said = running.pop(process).read_text()
@@ -278,8 +278,8 @@ LONGER = ["-S", "presets.quick.ldm.steps=400", "-S", "checkpoint=1"]
 def test_a_killed_experiment_in_a_copy_goes_on(copied):
     words = ["dvc", "exp", "run", "--temp", *LONGER]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    group = {"start_new_session": True}
-    started = subprocess.Popen(words, cwd=copied, env=ENVIRONMENT, **pipes, **group)
+    where = {"cwd": copied, "env": ENVIRONMENT, "start_new_session": True}
+    started = subprocess.Popen(words, **where, **pipes)
     state_of(copied, "train_ldm no_rag")
     os.killpg(started.pid, signal.SIGKILL)
     started.communicate()
