@@ -2,6 +2,9 @@
 
 Reads the metrics of all rows, those of the main pipeline among them. Writes
 metrics/ablations/tables.json and metrics/ablations/tables.md, and prints the latter.
+
+    dvc repro stages/ablations/dvc.yaml
+    python stages/make_ablation_tables.py
 """
 
 from pathlib import Path

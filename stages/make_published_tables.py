@@ -2,6 +2,9 @@
 
 Reads metrics/published/<name>/results.json, which `publish_results` wrote, and the claims. Writes
 tables.md beside it.
+
+    dvc repro metrics/published/dvc.yaml
+    python stages/make_published_tables.py photos64
 """
 
 from pathlib import Path

@@ -20,7 +20,7 @@ def told_of(row, images=3, k=4, seed=0):
     train = toy.latents()
     conditioning = Conditioning(row, train, normalise=True)
     neighbours = torch.randint(12, (images, k), generator=torch.Generator().manual_seed(seed))
-    z = conditioning.latents(train.codes[:images])
+    z = conditioning.grid.lay(conditioning.latents(train.codes[:images]))
     return conditioning, neighbours, z, conditioning.told(neighbours, z, images)
 
 
@@ -125,6 +125,8 @@ def test_a_set_takes_another_number_of_neighbours_than_it_was_built_for():
         ({"previous": True}, "stack"),
         ({"halo": 2}, "set"),
         ({"overview": True}, "stack"),
+        ({"cascade": True}, "none"),
+        ({"cascade": True}, "stack"),
         ({"blocks": 1}, "tokens"),
         ({}, "both"),
     ],
@@ -134,7 +136,7 @@ def test_every_parameter_of_every_kind_of_row_is_live(changes, neighbours):
     conditioning, _, z, told = told_of(row)
     network = Denoiser(row, toy.ldm(), 2, 4, conditioning.embedded)
     torch.nn.init.normal_(network.unet.last.weight)
-    b = 3 * conditioning.blocks
+    b = 3 * conditioning.grid.blocks
     context = network.context(told)
     out = network(conditioning.grid.cut_noisy(z), torch.arange(b), context, told.position)
     assert out.shape == conditioning.grid.cut(z).shape

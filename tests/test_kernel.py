@@ -129,7 +129,7 @@ def test_float32_and_float64_features_are_as_far_apart():
 
 @pytest.mark.parametrize(("n", "m"), [(9, 50), (50, 9), (1, 50)])
 def test_fewer_than_ten_images_are_refused(n, m):
-    with pytest.raises(InputError, match="5 blocks take 10 on each side; raise `sample.images`"):
+    with pytest.raises(InputError, match="5 blocks take 10 on each side; give more images"):
         kernel(normal(n, 0), normal(m, 1))
 
 

@@ -44,7 +44,7 @@ def test_an_ideal_denoiser_samples_a_training_latent(prediction, rule, schedule)
     z_train = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(1)).clamp(-3, 3)
     generators = [torch.Generator().manual_seed(i) for i in range(8)]
     noise = torch.stack([torch.randn(2, 4, 4, generator=g) for g in generators])
-    z = samplers.denoise(ideal(z_train, ldm), sampler(ldm, rule, steps=100), noise, generators)
+    *_, z = samplers.denoise(ideal(z_train, ldm), sampler(ldm, rule, steps=100), noise, generators)
     nearest = (z[:, None] - z_train).flatten(2).norm(dim=2).min(1)
     assert nearest.values.max() < 0.25  # of about 5.7, the length of a latent
     assert nearest.indices.unique().numel() > 1
@@ -73,7 +73,7 @@ def test_every_step_is_that_of_diffusers(kind, prediction, schedule):
     def generators():
         return [torch.Generator().manual_seed(i) for i in range(2)]
 
-    ours = samplers.denoise(predict, sampler(ldm, name, steps=8), noise, generators())
+    *_, ours = samplers.denoise(predict, sampler(ldm, name, steps=8), noise, generators())
     z, drawing = noise, generators()
     for timestep in theirs.timesteps:
         z = theirs.step(predict(z, int(timestep)), timestep, z, generator=drawing).prev_sample
@@ -109,6 +109,7 @@ def draw(denoiser, conditioning, images, rule="ddim", seed=0):
         ("stack", {"previous": True}),
         ("set", {"halo": 2}),
         ("stack", {"overview": True}),
+        ("stack", {"cascade": True}),
         ("none", {"blocks": 1}),
         ("both", {}),
         ("none", {"blocks": 1, "network": "patch_dm", "collage": 1}),
@@ -142,6 +143,33 @@ def test_blocks_do_not_depend_on_each_other():
     assert torch.equal(drawn[..., :4, :], other[..., :4, :])
     assert torch.equal(drawn[..., 4:, :4], other[..., 4:, :4])
     assert not torch.allclose(drawn[..., 4:, 4:], other[..., 4:, 4:], atol=0.1)
+
+
+def test_a_cascade_tells_its_blocks_the_small_latent_that_it_drew_before_them():
+    denoiser, conditioning = network("stack", cascade=True)
+    told, context = [], denoiser.stem.context
+    denoiser.stem.context = lambda t: told.append(t.previous) or context(t)
+    steps = []
+    near = torch.zeros(2, 3, dtype=torch.long)
+    rule = sampler(toy.ldm(), "ddim", 4)
+    z = sampling.sample_latents(denoiser, conditioning, rule, near, range(2), 0, steps.append)
+    first, then = told
+    assert not first.any() and then.shape == (8, 2, 4, 4)
+    assert then[0].any() and all(torch.equal(then[block], then[0]) for block in range(1, 4))
+    assert not torch.allclose(then[4], then[0])
+    assert len(steps) == 8 and torch.equal(steps[-1], z) and z.shape == (2, 2, 8, 8)
+    assert torch.equal(steps[0], steps[3]) and not torch.equal(steps[3], steps[4])
+
+
+def test_who_watches_sees_where_each_step_ends():
+    denoiser, conditioning = network("none")
+    steps = []
+    rule = sampler(toy.ldm(), "ddim", 4)
+    watch = steps.append
+    z = sampling.sample_latents(denoiser, conditioning, rule, None, range(2), 0, watch)
+    assert len(steps) == 4 and torch.equal(steps[-1], z)
+    apart = [(step - z).abs().mean().item() for step in steps]
+    assert apart == sorted(apart, reverse=True)
 
 
 def test_a_row_told_the_previous_block_is_told_the_finished_one():

@@ -88,6 +88,7 @@ def test_timesteps_are_shared_as_widely_as_the_setting_says(share, distinct):
         ("stack", {"previous": True}),
         ("set", {"halo": 2}),
         ("stack", {"overview": True}),
+        ("stack", {"cascade": True}),
         ("tokens", {"blocks": 1}),
     ],
 )
@@ -97,10 +98,10 @@ def test_blocks_in_one_batch_equal_blocks_one_by_one(neighbours, changes):
     torch.nn.init.normal_(network.unet.last.weight)
     network.eval()
     rows = torch.arange(3)
-    z = conditioning.latents(images.codes[rows])
+    z = conditioning.grid.lay(conditioning.latents(images.codes[rows]))
     near = None if images.neighbours is None else images.neighbours[rows]
     told = conditioning.told(near, z, 3)
-    timestep = torch.arange(3 * conditioning.blocks) * 7 % 100
+    timestep = torch.arange(3 * conditioning.grid.blocks) * 7 % 100
     z_t = conditioning.grid.cut_noisy(torch.randn_like(z))
     with torch.no_grad():
         context = network.context(told)

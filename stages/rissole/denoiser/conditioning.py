@@ -9,9 +9,9 @@ told.
 from dataclasses import dataclass
 from pathlib import Path
 
-from rissole.denoiser.views import Grid
+from rissole.denoiser import views
 from rissole.ground.schema import LDM, Variant
-from rissole.latent import blocks, embeddings, pixels
+from rissole.latent import embeddings, pixels
 from rissole.latent.latents import Latents, take
 from rissole.latent.pixels import Pixels
 
@@ -33,7 +33,8 @@ class Told:
         neighbours: the corresponding blocks of the neighbours, (b, k, c, h, w).
         embeddings: those of the neighbours as whole images, (b, k, d): an encoder's, or their
             pooled latents.
-        previous: the clean block before each in reading order, zero for the first, (b, c, h, w).
+        previous: the clean block before each in reading order, or the small latent drawn before all
+            of them; zero for the first, (b, c, h, w).
         position: the number of each block in its latent, int64 (b).
     """
 
@@ -75,7 +76,7 @@ class Stem(nn.Module):
         seen = channels + (2 if row.coordinates else 0) + (channels if row.overview else 0)
         self.noisy = nn.Conv2d(seen, width, kernel, padding=padding)
         self.token_width = ldm.heads * ldm.head_width if row.neighbours in TOKENS else 0
-        stacked = (k if row.neighbours in STACKED else 0) + row.previous
+        stacked = (k if row.neighbours in STACKED else 0) + row.told_before
         self.stack = nn.Conv2d(stacked * channels, width, 3, padding=1) if stacked else None
         self.set = _Pool(channels, width) if row.neighbours == "set" else None
         if self.token_width:
@@ -154,7 +155,7 @@ class Conditioning:
     """
 
     def __init__(self, row: Variant, train: Latents | Pixels, normalise: bool):
-        self.row, self.grid, self.blocks = row, Grid(row), row.blocks**2
+        self.row, self.grid = row, views.grid(row)
         self.latents, self.limit = train.decoder(normalise), train.limit(normalise)
         self.database, self.shape, self.device = train.codes, train.shape, train.mean.device
         self.mean, self.std = (train.mean, train.std) if normalise else (0, 1)
@@ -168,8 +169,8 @@ class Conditioning:
         return 0 if self.embeddings is None else self.embeddings.shape[1]
 
     def noise(self, images: int) -> Tensor:
-        """Noise for latents of some images, (b, c, H, W), in memory as `latents` are."""
-        c, h, w = self.shape
+        """Noise for what is laid of some images' latents, (b, c, H, W), in memory as these are."""
+        c, h, w = self.grid.lay(torch.empty(self.shape, device="meta")).shape
         return torch.randn(images, h, w, c, device=self.device).movedim(-1, 1)
 
     def raw(self, z: Tensor) -> Tensor:
@@ -181,27 +182,28 @@ class Conditioning:
 
         Args:
             neighbours: rows of the neighbours in the database, (b, k), where the row retrieves.
-            z: the clean latents (b, c, H, W), where the row is told the previous block.
+            z: what is laid of the clean latents, (b, c, H, W), where a block is told of others.
             images: b.
         """
         told_neighbours = told_embeddings = previous = position = None
         if self.row.neighbours == "tokens":
             of_image = take(self.embeddings, neighbours)
-            told_embeddings = of_image.repeat_interleave(self.blocks, 0)
+            told_embeddings = of_image.repeat_interleave(self.grid.blocks, 0)
         elif self.row.neighbours != "none":
             near = self.latents(take(self.database, neighbours))
-            each = blocks.cut(near, self.row.blocks)
-            told_neighbours = rearrange(each, "b k n c h w -> (b n) k c h w")
+            each = self.grid.cut(self.grid.lay(near.flatten(0, 1)))
+            told_neighbours = rearrange(
+                each, "(b k n) c h w -> (b n) k c h w", b=images, n=self.grid.blocks
+            )
             if self.row.neighbours == "both":
                 of_image = F.adaptive_avg_pool2d(near.flatten(0, 1), POOLED)
                 of_image = of_image.flatten(1).unflatten(0, near.shape[:2])
-                told_embeddings = of_image.repeat_interleave(self.blocks, 0)
-        if self.row.previous:
-            z_blocks = blocks.cut(z, self.row.blocks)
-            shifted = torch.cat([torch.zeros_like(z_blocks[:, :1]), z_blocks[:, :-1]], 1)
-            previous = shifted.flatten(0, 1)
+                told_embeddings = of_image.repeat_interleave(self.grid.blocks, 0)
+        if self.row.told_before:
+            z_blocks = self.grid.cut(z).unflatten(0, (images, -1))
+            previous = self.grid.before(z_blocks).flatten(0, 1)
         if self.row.position:
-            position = torch.arange(self.blocks, device=self.device).repeat(images)
+            position = torch.arange(self.grid.blocks, device=self.device).repeat(images)
         return Told(told_neighbours, told_embeddings, previous, position)
 
 

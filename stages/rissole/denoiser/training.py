@@ -68,7 +68,7 @@ def block_loss(
     if denoiser.training and processes.count() > 1:  # masks of dropout are each process's own
         torch.manual_seed(runtime.seeded(torch.initial_seed(), processes.rank()))
 
-    z = conditioning.latents(take(images.codes, rows))  # b c H W
+    z = conditioning.grid.lay(conditioning.latents(take(images.codes, rows)))  # b c H W
     signal = diffusion.signal(ldm.schedule, ldm.timesteps, device)[timestep]
     signal = view.spread(signal, z)  # b 1 H W
     z_t = diffusion.noised(z, noise, signal)

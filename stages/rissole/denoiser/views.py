@@ -8,7 +8,7 @@ from rissole.latent import blocks
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor
 
 
@@ -29,12 +29,34 @@ class Grid:
         """Blocks of an image."""
         return self.row.blocks**2
 
+    @property
+    def turns(self) -> list[list[int]]:
+        """The blocks that are drawn together, turn by turn: all, unless one is told of others."""
+        numbers = list(range(self.blocks))
+        return [[number] for number in numbers] if self.row.previous else [numbers]
+
+    def lay(self, z: Tensor) -> Tensor:
+        """What of latents (..., c, H, W) is denoised, as maps: these themselves."""
+        return z
+
+    def lift(self, laid: Tensor) -> Tensor:
+        """The latents (..., c, H, W) that were laid."""
+        return laid
+
+    def join(self, z_blocks: Tensor) -> Tensor:
+        """Blocks (b, n, c, h, w) as the maps that they were cut from."""
+        return blocks.join(z_blocks, self.row.blocks)
+
+    def before(self, z_blocks: Tensor) -> Tensor:
+        """Of blocks (b, n, c, h, w) that which each is told of the others: the one before it."""
+        return torch.cat([torch.zeros_like(z_blocks[:, :1]), z_blocks[:, :-1]], 1)
+
     def share(self) -> "Grid":
         """What this process sees of it."""
         return self
 
     def cut(self, z: Tensor) -> Tensor:
-        """Blocks (b * n, c, h, w) of latents (b, c, H, W)."""
+        """Blocks (b * n, c, h, w) of what was laid of latents (b, c, H, W)."""
         return blocks.cut(z, self.row.blocks).flatten(0, 1)
 
     @property
@@ -61,6 +83,62 @@ class Grid:
         """Numbers of blocks (b, n) as maps (b, 1, H, W) over latents z (b, c, H, W)."""
         maps = rearrange(per_block, "b (i j) -> b 1 i j", i=self.row.blocks)
         return F.interpolate(maps, size=z.shape[-2:], mode="nearest")
+
+
+class Cascade(Grid):
+    """A small whole latent and then all blocks, each told of it and of nothing else.
+
+    The small one is the whole in the size of a block, by means over squares, and is denoised by the
+    same network as if it were a block, with the neighbours shrunk likewise; blocks are told it
+    clean, in training the true one. All of them are laid in one column, the small one on top.
+    """
+
+    @property
+    def blocks(self) -> int:
+        """The blocks, and the small latent."""
+        return self.row.blocks**2 + 1
+
+    @property
+    def turns(self) -> list[list[int]]:
+        """The small latent first, then all blocks together."""
+        return [[0], list(range(1, self.blocks))]
+
+    def lay(self, z: Tensor) -> Tensor:
+        """The column (..., c, n h, w) of what latents (..., c, H, W) are made of."""
+        p = self.row.blocks
+        small = reduce(z, "... c (h i) (w j) -> ... 1 c h w", "mean", i=p, j=p)
+        parts = [small, blocks.cut(z, p)]
+        return rearrange(torch.cat(parts, -4), "... n c h w -> ... c (n h) w")
+
+    def lift(self, laid: Tensor) -> Tensor:
+        """The latents (..., c, H, W) that the blocks of a column make."""
+        return blocks.join(self._parts(laid)[..., 1:, :, :, :], self.row.blocks)
+
+    def join(self, z_blocks: Tensor) -> Tensor:
+        """The column (b, c, n h, w) of the small latent and the blocks (b, n, c, h, w)."""
+        return rearrange(z_blocks, "b n c h w -> b c (n h) w")
+
+    def before(self, z_blocks: Tensor) -> Tensor:
+        """The small latent, for each of the blocks, and nothing for itself."""
+        small = z_blocks[:, :1]
+        return torch.cat([torch.zeros_like(small), small.expand_as(z_blocks[:, 1:])], 1)
+
+    def cut(self, z: Tensor) -> Tensor:
+        """The small latents and the blocks (b * n, c, h, w) of columns (b, c, n h, w)."""
+        return self._parts(z).flatten(0, 1)
+
+    def spread(self, per_block: Tensor, z: Tensor) -> Tensor:
+        """Numbers (b, n) as maps (b, 1, n h, 1) over columns (b, c, n h, w)."""
+        each = z.shape[-2] // self.blocks
+        return per_block.repeat_interleave(each, 1)[:, None, :, None]
+
+    def _parts(self, laid: Tensor) -> Tensor:
+        return rearrange(laid, "... c (n h) w -> ... n c h w", n=self.blocks)
+
+
+def grid(row: Variant) -> Grid:
+    """How the images of a row are cut."""
+    return Cascade(row) if row.cascade else Grid(row)
 
 
 @dataclass(frozen=True)
@@ -117,7 +195,7 @@ def drawn(row: Variant, images: int, device: torch.device) -> Grid | Patches:
     generator; one size serves the whole batch.
     """
     if not row.patches:
-        return Grid(row)
+        return grid(row)
     shares = torch.tensor([of.share for of in row.patches]).cumsum(0)
     parts = row.patches[min(int((torch.rand(()) > shares).sum()), len(shares) - 1)].parts
     if parts == 1:

@@ -1,5 +1,6 @@
 """Everything it takes to draw the images of one row, read once; any batch of them, any time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,25 +53,43 @@ class Drawing:
         starts = range(0, self.sample.images, self.sample.batch)
         return [range(s, min(s + self.sample.batch, self.sample.images)) for s in starts]
 
-    def draw(self, batch: range) -> tuple[np.ndarray, np.ndarray]:
+    def draw(
+        self, batch: range, watch: Callable[[Tensor], None] = lambda z: None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Draw the images of one of the `batches`.
 
         The last bits of a sum depend on what is computed beside it: the same batch on the same
         machine gives the same bits, one image alone may not.
 
+        Args:
+            batch: numbers of the images.
+            watch: called with their latents as each step leaves them; `pictures` shows these.
+
         Returns:
-            Pictures uint8 (b, h, w, 3), and their codes, uint16: those that they were decoded
-            from, or, of a row that denoises pixels, what the first stage makes of them.
+            As `pictures`.
         """
         told = self.neighbours
         if told is not None:
             told = told[batch.start : batch.stop].to(self.conditioning.device)
-        z = sampling.sample_latents(
-            self.network, self.conditioning, self.sampler, told, batch, self.seed
+        return self.pictures(
+            sampling.sample_latents(
+                self.network, self.conditioning, self.sampler, told, batch, self.seed, watch
+            )
         )
+
+    @torch.inference_mode()
+    def pictures(self, z: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Latents, normalised as the denoiser's are, as what one looks at.
+
+        Args:
+            z: (b, c, H, W).
+
+        Returns:
+            Pictures uint8 (b, h, w, 3), and their codes, uint16: those that they were decoded
+            from, or, of a row that denoises pixels, what the first stage makes of them.
+        """
         finish = {"latent": self._decoded, "pixel": self._encoded}[self.network.row.space]
-        with torch.inference_mode():
-            pictures, codes = finish(self.conditioning.raw(z))
+        pictures, codes = finish(self.conditioning.raw(z))
         return pictures, codes.cpu().numpy().astype(np.uint16)
 
     def _decoded(self, z: Tensor) -> tuple[np.ndarray, Tensor]:

@@ -4,7 +4,7 @@ Written out here because importing diffusers for its own takes longer than drawi
 the quick preset. The tests hold each to diffusers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -85,8 +85,8 @@ def denoise(
     sampler: Sampler,
     z: Tensor,
     generators: list[torch.Generator],
-) -> Tensor:
-    """Go from noise to clean latents.
+) -> Iterator[Tensor]:
+    """Go from noise to clean latents; yield where each step ends, the clean ones last.
 
     Args:
         predict: (z_t, timestep) -> the network's prediction, shaped like z_t.
@@ -111,7 +111,7 @@ def denoise(
         then = partial(made_of, timestep=later, signal=after)
         z = RULES[sampler.rule](Step(signal, after, before, z, clean, noise, earlier, fresh, then))
         before, earlier = signal, clean
-    return z
+        yield z
 
 
 def ddim(step: Step) -> Tensor:

@@ -1,11 +1,12 @@
 """Latents of images: all blocks of all of them denoised together."""
 
+from collections.abc import Callable
+
 from rissole.denoiser.conditioning import Conditioning, Told
 from rissole.denoiser.denoiser import Denoiser
 from rissole.drawing import samplers
 from rissole.drawing.samplers import Sampler
 from rissole.ground import runtime
-from rissole.latent import blocks
 
 import torch
 from torch import Tensor
@@ -19,11 +20,12 @@ def sample_latents(
     neighbours: Tensor | None,
     images: range,
     seed: int,
+    watch: Callable[[Tensor], None] = lambda z: None,
 ) -> Tensor:
     """Draw latents (b, c, H, W), normalised as the denoiser's were in training.
 
-    All blocks are denoised together; only a row that is told the previous block goes block by
-    block, each told the finished one before it. Noise is a function of (seed, image, block), drawn
+    All blocks are denoised together; only a row that is told of others goes turn by turn, each told
+    what was finished before it. Noise is a function of (seed, image, block), drawn
     on the CPU, so that image i is the same at any batch size and on any device up to rounding.
 
     Args:
@@ -33,34 +35,37 @@ def sample_latents(
         neighbours: rows of each image's neighbours in the database, (b, k), where it retrieves.
         images: numbers of the images, b of them.
         seed: of the row.
+        watch: called with the latents (b, c, H, W) as each step leaves them.
     """
-    row, n, b = conditioning.row, conditioning.blocks, len(images)
+    grid, n, b = conditioning.grid, conditioning.grid.blocks, len(images)
     device, (channels, height, width) = conditioning.device, conditioning.shape
-    block = channels, height // row.blocks, width // row.blocks
+    side = conditioning.row.blocks
+    block = channels, height // side, width // side
     generators = [
         [torch.Generator().manual_seed(runtime.seeded(seed, i, j)) for j in range(n)]
         for i in images
     ]
     noise = [[torch.randn(block, generator=g) for g in gs] for gs in generators]
     z = torch.stack([torch.stack(of) for of in noise]).to(device)  # b n c h w
-    for some in [[j] for j in range(n)] if row.previous else [list(range(n))]:
-        told = conditioning.told(neighbours, blocks.join(z, row.blocks), b)
+    for some in grid.turns:
+        told = conditioning.told(neighbours, grid.join(z), b)
         told = _only(told, some, b, n)
         with runtime.autocast(device):
             context = denoiser.context(told)
 
         def predict(z_t: Tensor, timestep: int, told=told, context=context) -> Tensor:
-            if conditioning.grid.looks_around:
-                whole = blocks.join(z_t.unflatten(0, (b, n)), row.blocks)
-                z_t = conditioning.grid.cut_noisy(whole)
+            if grid.looks_around:
+                z_t = grid.cut_noisy(grid.join(z_t.unflatten(0, (b, n))))
             steps = torch.full((len(z_t),), timestep, device=device)
             with runtime.autocast(device):
                 return denoiser(z_t, steps, context, told.position).float()
 
         chosen = [gs[j] for gs in generators for j in some]
-        clean = samplers.denoise(predict, sampler, z[:, some].flatten(0, 1), chosen)
-        z[:, some] = clean.unflatten(0, (b, len(some)))
-    return blocks.join(z, row.blocks)
+        for z_t in samplers.denoise(predict, sampler, z[:, some].flatten(0, 1), chosen):
+            z = z.clone()  # who watches may keep the one before
+            z[:, some] = z_t.unflatten(0, (b, len(some)))
+            watch(grid.lift(grid.join(z)))
+    return grid.lift(grid.join(z))
 
 
 def _only(told: Told, some: list[int], b: int, n: int) -> Told:

@@ -32,7 +32,8 @@ def kernel(x: np.ndarray, y: np.ndarray, blocks: int | None = None) -> tuple[flo
     if smaller < 2 * blocks:
         raise InputError(
             f"a kernel distance of {len(x)} images to {len(y)} is not defined: {blocks} blocks take"
-            f" {2 * blocks} on each side; raise `sample.images` or `data.images`"
+            f" {2 * blocks} on each side; give more images, draw"
+            " more of them (`sample.images`), or hold out more (`data.validation`)"
         )
     draw = np.random.default_rng(0)
     cut = [np.array_split(draw.permutation(z), blocks) for z in (x, y)]

@@ -73,7 +73,7 @@ def read_neighbours(rows: dict[str, schema.Row]) -> dict[str, dict]:
 
 
 def numbers(results: Results) -> dict:
-    """The headline numbers, few and flat, for `dvc metrics diff`: by row and measure."""
+    """The headline numbers, few and flat: by row and measure."""
     first, second = scores.frechet_keys(results.reference)
     short = next(name for name in scores.SHORT.values() if name in results.reference)
     rows = {}

@@ -287,10 +287,12 @@ def systems_table(variants: dict[str, Variant], results: Results) -> str:
     lines = []
     for row, of in variants.items():
         parts = " or ".join(f"1/{patch.parts}" for patch in of.patches)
-        turns = of.blocks**2 if of.previous else 1
+        turns = of.blocks**2 if of.previous else 1 + of.cascade
         between, parallel = MISSING, "yes" if of.blocks > 1 else MISSING
         if of.previous:
             between, parallel = "the one before", "no"
+        if of.cascade:
+            between, parallel = "a small whole, drawn first", "after that"
         if of.halo:
             between, parallel = f"a rim of {of.halo}", "step by step"
         if of.overview:
