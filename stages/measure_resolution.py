@@ -4,6 +4,8 @@ Not a stage: `python stages/measure_resolution.py` times calls of the preset's U
 latents of 16, 32 and 64 a side (pictures of 64, 128 and 256 pixels), whole and in 2 x 2, 4 x 4 and
 8 x 8 blocks, and counts the memory that they take. Prints a table and writes it to
 metrics/resolution.json, with the machine.
+
+    python stages/measure_resolution.py
 """
 
 from pathlib import Path

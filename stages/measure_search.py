@@ -4,6 +4,9 @@ Not a stage: `python stages/measure_search.py latents --name avatars` takes the 
 data/latents, with val images as probes; `python stages/measure_search.py 100000` as many made-up
 clustered rows. Prints a table and keeps it in metrics/search.json, beside those of other names,
 with the machine. An index is built twice, to see whether it comes out alike, below a million rows.
+
+    python stages/measure_search.py 100000
+    python stages/measure_search.py latents --name photos64
 """
 
 from pathlib import Path

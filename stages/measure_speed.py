@@ -6,11 +6,15 @@ images and networks made for the purpose: nothing need have run. Only the compar
 takes its scores and speeds from metrics/ablations. Prints and writes metrics/speed.json, or
 metrics/speed_cuda.json on a CUDA device: medians over repeats that take turns, ratios within the
 run, and the machine.
+
+    python stages/measure_speed.py --quick
+    python stages/measure_speed.py
 """
 
 from pathlib import Path
 
 from rissole.ground import config, files, runtime
+from rissole.ground.derived import Extent
 from rissole.results import claims
 from rissole.speed import data, hardware, memory, steps, worlds
 from rissole.speed.machine import describe
@@ -22,7 +26,7 @@ ABLATIONS = Path("metrics/ablations")
 
 def main(quick: bool = False) -> None:
     """Measure everything."""
-    settings = config.read()
+    settings = config.read().fitted(Extent(8000, 64))  # images that nobody has seen
     device, repeats = runtime.set_up(settings.threads), 5 if quick else 20
     world = worlds.make(settings, device)
     machine = describe() | {"threads": settings.threads, "torch": torch.__version__}

@@ -2,11 +2,14 @@
 
 Not a stage: `python stages/plan_scale.py`. Takes the sizes of preset imagenet100 from params.yaml
 and the rates of metrics/speed.json (`python stages/measure_speed.py`).
+
+    python stages/plan_scale.py
 """
 
 from pathlib import Path
 
 from rissole.ground import config, files, runtime
+from rissole.ground.derived import Extent
 from rissole.ground.errors import InputError
 from rissole.speed.plan import plan
 
@@ -21,7 +24,7 @@ def main() -> None:
         raise InputError(
             f"{SPEED}: was measured with --quick; run `python stages/measure_speed.py`"
         )
-    settings = config.read().under("imagenet100")
+    settings = config.read().fitted(Extent(8000, 64)).under("imagenet100")
     plans = {name: plan(images, settings, speed) for name, images in IMAGES.items()}
     print(f"| | {' | '.join(plans)} |")
     print(f"|:--|{'--:|' * len(plans)}")

@@ -1,5 +1,6 @@
 """How stages run: seeds that do not collide, errors in one line, rates and rows."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from rissole.ground import command, runtime
 
 import pytest
+from dvc.repo import Repo
 
 STAGES = Path(__file__).parents[1] / "stages"
 
@@ -33,6 +35,29 @@ def test_a_user_s_mistake_ends_a_stage_with_one_line(tmp_path):
     assert done.stderr == "split_data.py: params.yaml: sed: no such key; did you mean 'seed'?\n"
 
 
+def test_a_stage_leaves_how_long_it_took_and_fails_not_where_it_cannot(tmp_path):
+    script = tmp_path / "wait.py"
+    script.write_text(
+        """import time
+from rissole.ground import runtime
+
+def main(word):
+    time.sleep(0.2)
+
+if __name__ == "__main__":
+    runtime.run(main)
+"""
+    )
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/checkpoints").mkdir()
+    (tmp_path / "sub/checkpoints/seconds").touch()  # no folder can be made there
+    for folder in (tmp_path, tmp_path / "sub"):
+        words, path = [sys.executable, script, "a/b"], {"PYTHONPATH": str(STAGES)}
+        subprocess.run(words, cwd=folder, env=path, check=True)
+    left = tmp_path / "checkpoints/seconds/wait.py a%2Fb.json"
+    assert 0.2 < json.loads(left.read_text())["seconds"] < 2
+
+
 @pytest.mark.parametrize("stage", sorted(path.name for path in STAGES.glob("*.py")))
 def test_help_says_what_a_stage_reads_and_writes_or_that_it_is_none(stage, capsys, monkeypatch):
     import runpy
@@ -50,6 +75,31 @@ def test_a_log_gets_whole_lines_of_progress(capsys):
     for text in ("\rtrain:  10%", "\r", "\rtrain:  20%\n"):
         log.write(text)
     assert capsys.readouterr().err == "train:  10%\ntrain:  20%\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "address"),
+    [
+        ("split_data", [], "split_data"),
+        ("train_ldm", ["rissole"], "train_ldm@rissole"),
+        ("train_ldm", ["ablations/pixel"], "stages/ablations/dvc.yaml:train_ldm@pixel"),
+        ("make_published_tables", ["photos64"], None),
+        ("trace_sample", ["rissole", "3"], None),
+    ],
+)
+def test_who_calls_a_stage_by_hand_is_told_how_dvc_takes_it(script, words, address, monkeypatch):
+    monkeypatch.chdir(STAGES.parent)
+    said = command.following(STAGES / f"{script}.py", words)
+    named = re.match(r"next: `dvc commit (\S+)` ", said)
+    assert (named and named[1]) == address
+    with Repo(STAGES.parent) as repo:
+        assert address in {None, *(stage.addressing for stage in repo.index.stages)}
+
+
+@pytest.mark.parametrize("stage", sorted(path.name for path in STAGES.glob("*.py")))
+def test_help_ends_with_examples_that_name_the_script(stage):
+    described = command.parser(STAGES / stage).format_help()
+    assert re.search(rf"^    python stages/{stage}", described, re.M)
 
 
 def test_help_does_not_wait_for_torch():

@@ -7,7 +7,7 @@ from committed import ROOT
 from rissole.ground import config, runtime
 from rissole.ground.errors import InputError
 from rissole.retrieval import index, with_scann
-from rissole.speed import data, memory, plan, resolution, steps, timing, worlds
+from rissole.speed import data, memory, plan, rehearsal, resolution, steps, timing, worlds
 
 import numpy as np
 import pytest
@@ -106,18 +106,26 @@ def test_each_stage_measured_finds_what_it_reads_made_by_one_before_it():
 
 def test_the_peak_of_a_stage_is_its_own_and_not_its_parents(tmp_path, monkeypatch):
     ballast = np.ones(60_000_000)
-    monkeypatch.setattr(memory, "STAGES", tmp_path)
+    monkeypatch.setattr(rehearsal, "STAGES", tmp_path)
     (tmp_path / "stage.py").write_text("import sys\nx = b'1' * int(sys.argv[1])\n")
-    small, large = (memory._peak(tmp_path, "stage", [size]) for size in ("1", "100000000"))
+    small, large = (rehearsal.call(tmp_path, "stage", of).mb for of in ("1", "100000000"))
     assert large - small == pytest.approx(100, abs=5)
     assert large < ballast.nbytes / 1e6
 
 
 def test_a_stage_that_fails_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "STAGES", tmp_path)
+    monkeypatch.setattr(rehearsal, "STAGES", tmp_path)
     (tmp_path / "stage.py").write_text("raise SystemExit('no such row')\n")
-    with pytest.raises(InputError, match="stage failed on made-up images: no such row"):
-        memory._peak(tmp_path, "stage", [])
+    with pytest.raises(InputError, match="stage b failed: no such row"):
+        rehearsal.call(tmp_path, "stage", "b")
+
+
+def test_a_stage_that_something_ends_is_not_taken_for_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal, "STAGES", tmp_path)
+    (tmp_path / "stage.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    (tmp_path / "peak").write_text("1")  # of the one before
+    with pytest.raises(InputError, match="stage: was ended by SIGKILL, .* memory runs out"):
+        rehearsal.call(tmp_path, "stage")
 
 
 SPEED = {

@@ -19,6 +19,7 @@ from threading import Thread
 
 from rissole.dataset.sources import Record
 from rissole.ground import files, memory
+from rissole.ground.derived import Extent
 from rissole.ground.errors import InputError
 
 import numpy as np
@@ -294,6 +295,12 @@ def _png(image: Image.Image) -> bytes:
     content = io.BytesIO()
     image.save(content, "PNG", optimize=True)
     return content.getvalue()
+
+
+def extent(folder: Path) -> Extent:
+    """How many train images a split has, and how large they are."""
+    about = [pq.read_metadata(path) for path in shards(folder, "train")]
+    return Extent(sum(of.num_rows for of in about), int(about[0].metadata[b"size"]))
 
 
 def shards(folder: Path, split: str) -> list[Path]:

@@ -50,6 +50,7 @@ class Listing(Sequence):
 
     names: list[str]
     record: Callable[[str], Record]
+    left: int = 0  # names that were not asked for
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,7 +74,7 @@ def records(data: Data) -> Listing:
     if data.images is None or data.images >= len(every):
         return every
     chosen = (i * len(every) // data.images for i in range(data.images))
-    return Listing([every.names[i] for i in chosen], every.record)
+    return Listing([every.names[i] for i in chosen], every.record, len(every) - data.images)
 
 
 def avatars(data: Data) -> Listing:
@@ -289,6 +290,5 @@ def _found_in(name: str, key: str, pattern: str) -> str:
 
 def _found(listing: Listing, root: Path) -> Listing:
     if not listing:
-        endings = " ".join(sorted(ENDINGS))
-        raise InputError(f"{root} holds no images ({endings}); name another folder as data.root")
+        raise InputError(f"{root} holds no images ({ENDINGS}); name another folder as data.root")
     return listing

@@ -2,8 +2,11 @@
 
 import ast
 import sys
+import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
+
+STARTED = time.perf_counter()  # of this process, nearly: nothing else of ours is imported earlier
 
 
 def parser(script: Path) -> ArgumentParser:
@@ -31,8 +34,28 @@ def parser(script: Path) -> ArgumentParser:
     return parser
 
 
+def following(script: Path, words: list[str]) -> str:
+    """What to do after a stage of the pipeline was called by hand; empty for other scripts.
+
+    Args:
+        script: that was called.
+        words: with which: none, or the name of a row or the like.
+    """
+    family, _, row = "".join(words).rpartition("/")
+    pipeline = Path("stages" if family else "", family, "dvc.yaml")
+    if not pipeline.exists() or f"\n  {script.stem}:\n" not in pipeline.read_text("utf-8"):
+        return ""
+    address = (f"{pipeline}:" if family else "") + script.stem + (f"@{row}" if row else "")
+    return f"next: `dvc commit {address}` has DVC take this as it is; `dvc repro` goes on from it"
+
+
 def answer_help() -> None:
     """Answer `--help` and end, where a stage is being started with it."""
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
-    if script.parent.resolve() == Path(__file__).parents[2] and {"-h", "--help"} & {*sys.argv[1:]}:
+    ours = script.parent.resolve() == Path(__file__).parents[2]
+    if (
+        ours
+        and {"-h", "--help"} & {*sys.argv[1:]}
+        and "runtime.run(main" in script.read_text("utf-8")
+    ):
         parser(script).parse_args()

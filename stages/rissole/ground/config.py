@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
+from rissole.ground import derived
+from rissole.ground.derived import Extent
 from rissole.ground.errors import InputError
 from rissole.ground.schema import (
     FSQ,
@@ -49,8 +51,8 @@ _Loader.add_implicit_resolver(
 class Settings:
     """The checked content of params.yaml; each attribute is a knob or a section."""
 
-    def __init__(self, params: Params):
-        self._params = params
+    def __init__(self, params: Params, extent: Extent | None = None):
+        self._params, self._extent = params, extent
 
     def __getattr__(self, name: str):
         if name.startswith("_"):
@@ -64,7 +66,11 @@ class Settings:
 
     def under(self, preset: str) -> "Settings":
         """The same file with another preset chosen."""
-        return Settings(self._params.model_copy(update={"preset": preset}))
+        return Settings(self._params.model_copy(update={"preset": preset}), self._extent)
+
+    def fitted(self, extent: Extent) -> "Settings":
+        """The same with what is left to the images filled in."""
+        return Settings(self._params, extent)
 
     @property
     def variants(self) -> dict[str, Variant]:
@@ -167,7 +173,8 @@ class Settings:
         if shared is None and preset is None:
             raise InputError(f"params.yaml: the key '{name}' is missing; put it back")
         layers = {name: shared, f"presets.{self._params.preset}.{name}": preset, where: over}
-        return _merged(SECTIONS[name], layers)
+        section = _merged(SECTIONS[name], layers)
+        return section if self._extent is None else derived.fill(section, self._extent)
 
 
 def read(path: Path = Path("params.yaml")) -> Settings:
@@ -238,10 +245,12 @@ def _check_together(settings: Settings) -> None:
         _check_context(_key("rows", name), row.context, retrievals if params.retrievals else None)
         _check_row(settings, _key("rows", name), row, variants if params.variants else None)
     if _complete(params, settings, "data") and _complete(params, settings, "vqgan"):
-        _check_sides(settings, variants)
+        data = settings.data
+        for side in derived.SIDES if data.size is None else [data.size]:
+            _check_sides(settings, variants, side)
     if _complete(params, settings, "sample") and params.queries is not None:
         images = settings.sample.images
-        if images > params.queries:
+        if images is not None and images > params.queries:
             raise InputError(
                 f"params.yaml: sample.images is {images}: there are only `queries`"
                 f" {params.queries}; lower it, or raise queries"
@@ -305,27 +314,27 @@ def _check_row(settings: Settings, key: str, row: Row, variants: dict[str, Varia
             )
 
 
-def _check_sides(settings: Settings, variants: dict[str, Variant]) -> None:
-    data, factor = settings.data, 2 ** len(settings.vqgan.widths)
-    if data.size % factor:
+def _check_sides(settings: Settings, variants: dict[str, Variant], size: int) -> None:
+    factor = 2 ** len(settings.vqgan.widths)
+    if size % factor:
         raise InputError(
-            f"params.yaml: data.size is {data.size}: must be a multiple of {factor}, by which the"
+            f"params.yaml: data.size is {size}: must be a multiple of {factor}, by which the"
             f" {len(settings.vqgan.widths)} vqgan.widths shrink it"
         )
-    side = data.size // factor
+    side = size // factor
     splits = {"blocks": settings._params.blocks}
     splits |= {f"{_key('variants', name)}.blocks": of.blocks for name, of in variants.items()}
     for key, blocks in splits.items():  # of pixels, too, as audits compare blocks of latents
         if blocks is not None and side % blocks:
             raise InputError(
                 f"params.yaml: {key} is {blocks}: does not divide the latent's side {side}"
-                f" (data.size {data.size} / {factor}); take one of"
+                f" (data.size {size} / {factor}); take one of"
                 f" {[d for d in range(1, side + 1) if side % d == 0]}"
             )
     for name, of in variants.items():
         if of.network == "ddpmpp" and _complete(settings._params, settings, "ldm"):
             key = _key("variants", name)
-            seen = data.size if of.space == "pixel" else side
+            seen = size if of.space == "pixel" else side
             levels = len(settings._section("ldm", f"{key}.ldm", of.ldm).widths)
             if seen % _halved(of, levels):
                 raise InputError(

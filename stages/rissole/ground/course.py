@@ -1,10 +1,12 @@
-"""The course of a training: its losses, its seconds, its states, and where it goes on from."""
+"""The course of a training: its curves, its seconds, its states, and where it goes on from."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite, nan
+from pathlib import Path
 from typing import Protocol
 
+from rissole.ground import files
 from rissole.ground.checkpoints import Checkpoints
 from rissole.ground.errors import InputError
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 CHECKED = 100  # steps between two looks at the losses, each of which waits for the device
+SHOWN = 15  # seconds at least between two writings of the curves
 WORSE = 10  # times the loss of the first steps: nothing that still learns climbs that high
 
 
@@ -35,16 +38,24 @@ class Course:
         states: of this training.
         terms: names of what the steps measure, the loss first; only that is measured at each.
         steps: of the whole training.
+        curves: CSV of what the steps measured, to be looked at while it trains.
         mend: what to do should it diverge, such as "lower ldm.learning_rate".
     """
 
     def __init__(
-        self, learner: Learner, states: Checkpoints, terms: Sequence[str], steps: int, mend: str
+        self,
+        learner: Learner,
+        states: Checkpoints,
+        terms: Sequence[str],
+        steps: int,
+        curves: Path,
+        mend: str,
     ):
-        self._learner, self._states, self._mend = learner, states, mend
+        self._learner, self._states, self._curves, self._mend = learner, states, curves, mend
         self._terms = list(terms)
         self._curve = torch.full((steps, len(terms)), nan)
         self._start, self._noted = time.perf_counter(), 0
+        self._shown = self._start
         newest = states.newest()
         if newest is not None:
             tensors, numbers = newest
@@ -68,16 +79,12 @@ class Course:
             if due or step % CHECKED == 0 or step == len(self._curve):
                 self._note(waiting)
                 waiting = []
+                if time.perf_counter() - self._shown >= SHOWN:
+                    self._show()
             if due:
                 self._keep()
             yield
-
-    def points(self) -> list[dict[str, float]]:
-        """What each step measured, by name."""
-        return [
-            {name: value for name, value in zip(self._terms, row, strict=True) if value == value}
-            for row in self._curve.tolist()
-        ]
+        self._show()
 
     def seconds(self) -> float:
         """How long the training took so far, in all its runs."""
@@ -106,6 +113,14 @@ class Course:
                     f"its {self._terms[0]} is {now:.3g} at step {self._noted}, where it was"
                     f" {begun:.3g} in the first {CHECKED}"
                 )
+
+    def _show(self) -> None:
+        self._shown = time.perf_counter()
+        steps = [
+            {name: value for name, value in zip(self._terms, row, strict=True) if value == value}
+            for row in self._curve[: self._noted].tolist()
+        ]
+        files.write_curve(self._curves, steps)
 
     def _diverged(self, how: str) -> InputError:
         return InputError(

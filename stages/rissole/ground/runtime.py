@@ -1,23 +1,28 @@
 """How a stage runs: its processes, its device and threads, its progress line, its errors."""
 
+import hashlib
 import inspect
 import os
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, redirect_stdout
+from contextlib import AbstractContextManager, redirect_stdout, suppress
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from rissole.ground import command, interruption, lock, processes
+from rissole.ground import command, files, identity, interruption, lock, processes
 from rissole.ground.errors import InputError
+
+LONGEST = 150  # characters of what was called that the name of a file holds
 
 
 def run(main: Callable[..., None], shared: bool = False) -> None:
     """Call a stage's `main` with what the command line says (`command.parser`).
 
     An InputError becomes one line and exit status 1, ctrl-C and `kill` one and 130. Of several
-    processes only the first speaks. No two processes can be at the same words at once.
+    processes only the first speaks. No two processes can be at the same words at once. How long
+    they took is left in checkpoints/seconds/.
 
     Args:
         main: of the stage.
@@ -30,12 +35,15 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
         processes.check(shared)
         if shared:
             processes.start_wanted()
-        _keep_others_away(parser.prog, words)
+        said = _said(parser.prog, words)
+        _keep_others_away(said)
         with (
             Path(os.devnull).open("w") as nothing,
             redirect_stdout(sys.stdout if processes.first() else nothing),
         ):
             main(**vars(words))
+            _say_what_follows(Path(inspect.getfile(main)), words)
+        _note_seconds(said)
     except InputError as error:
         sys.exit(f"{parser.prog}: {error}")
     except KeyboardInterrupt as interrupt:
@@ -53,12 +61,35 @@ def _stop(script: str, kept: str = "") -> None:
     os._exit(130)
 
 
-def _keep_others_away(script: str, words: Namespace) -> None:
+def _said(script: str, words: Namespace) -> str:
+    """What was called, as a file can be named; what is too long for that ends in a digest."""
+    said = " ".join([script, *(str(value) for value in vars(words).values() if value)])
+    name = quote(said, safe=" ")
+    digest = hashlib.sha256(said.encode()).hexdigest()[:16]
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]} {digest}"
+
+
+def _keep_others_away(said: str) -> None:
     """Lock out a second process with the same words, where anything can be written at all."""
     if processes.first() and os.access(".", os.W_OK):
-        said = " ".join([script, *(str(value) for value in vars(words).values() if value)])
-        path = Path("checkpoints", "running", f"{quote(said, safe=' ')}.lock")
-        lock.hold(path, f"`{said}`")
+        lock.hold(Path("checkpoints", "running", f"{said}.lock"), f"`{unquote(said)}`")
+
+
+def _say_what_follows(script: Path, words: Namespace) -> None:
+    """Where it was not DVC that called it, and not for a part of the work."""
+    said = [word for word in vars(words).values() if word]
+    if "DVC_STAGE" not in os.environ and said == sys.argv[1:]:
+        following = command.following(script, said)
+        if following:
+            print(following)
+
+
+def _note_seconds(said: str) -> None:
+    """Leave how long it took to who looks back, such as the report; no work is lost over that."""
+    if processes.first():
+        with suppress(InputError, OSError):
+            seconds = time.perf_counter() - command.STARTED
+            files.write_json(identity.folder("seconds") / f"{said}.json", {"seconds": seconds})
 
 
 def set_up(threads: int):

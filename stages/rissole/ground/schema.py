@@ -30,7 +30,7 @@ class Data(Checked):
 
     source: Literal["avatars", "folder", "celeba", "imagenet100"]
     root: str | None
-    size: Annotated[int, Field(ge=8)]
+    size: Annotated[int, Field(ge=8)] | None
     images: Positive | None
     validation: Annotated[float, Field(gt=0, lt=1)]
     labels: str | None
@@ -45,6 +45,8 @@ class Data(Checked):
             raise ValueError(f"root: a path is needed for source '{self.source}'")
         if self.source == "avatars" and self.images is None:
             raise ValueError("images: a number is needed for source 'avatars'")
+        if self.source == "avatars" and self.size is None:
+            raise ValueError("size: a number of pixels is needed for source 'avatars'")
         if self.source == "imagenet100" and self.classes is None:
             raise ValueError("classes: the file that lists the classes is needed for imagenet100")
         for key, pattern in (("labels", self.labels), ("groups", self.groups)):
@@ -98,7 +100,7 @@ class VQGAN(Checked):
     adversarial_start: Annotated[float, Field(ge=0, le=1)]
     discriminator_start: Annotated[float, Field(ge=0, le=1)]
     discriminator_layers: Positive
-    steps: Positive
+    steps: Positive | None
     batch: Positive
     learning_rate: Rate
     warm_up: Count
@@ -168,7 +170,7 @@ class LDM(Checked):
     timesteps: Positive
     share_timestep: Literal["block", "image", "batch"]
     average: Share
-    steps: Positive
+    steps: Positive | None
     batch: Positive
     learning_rate: Rate
     warm_up: Count
@@ -186,7 +188,7 @@ class LDM(Checked):
 class Sample(Checked):
     """Section `sample`: how images are drawn."""
 
-    images: Annotated[int, Field(ge=2)]
+    images: Annotated[int, Field(ge=2)] | None
     sampler: Literal["ddpm", "ddim", "dpmsolver++", "heun"]
     steps: Positive
     batch: Positive
@@ -238,12 +240,18 @@ class Variant(Checked):
     previous: bool = False
     halo: Count = 0
     overview: bool = False
+    cascade: bool = False
     coordinates: bool = False
     patches: list[Patch] = []
     collage: Count = 0
     blocks: Positive | None = None
     seed: Count | None = None
     ldm: dict = {}
+
+    @property
+    def told_before(self) -> bool:
+        """Whether a block is told of what was drawn before it."""
+        return self.previous or self.cascade
 
     @model_validator(mode="after")
     def _possible(self):
@@ -252,8 +260,21 @@ class Variant(Checked):
                 f"context: '{self.context}' does not go with neighbours '{self.neighbours}'; a row"
                 " without neighbours reads 'latents', any other 'neighbours/<retrieval>'"
             )
-        if self.previous and self.neighbours not in ("none", "stack"):
-            raise ValueError("previous: goes with neighbours 'none' or 'stack' only")
+        if self.told_before and self.neighbours not in ("none", "stack"):
+            told = "cascade" if self.cascade else "previous"
+            raise ValueError(f"{told}: goes with neighbours 'none' or 'stack' only")
+        if self.cascade and (
+            self.network != "unet"
+            or self.blocks == 1
+            or self.halo
+            or self.overview
+            or self.previous
+            or self.coordinates
+        ):
+            raise ValueError(
+                "cascade: goes with network 'unet' and more than one block, and with no other thing"
+                " that blocks are told of each other"
+            )
         if self.patches and (self.blocks != 1 or self.neighbours != "none" or self.position):
             raise ValueError("patches: go with 'blocks: 1', without neighbours and position")
         if self.patches and abs(sum(of.share for of in self.patches) - 1) > 1e-6:

@@ -35,7 +35,7 @@ def network(world: World, repeats: int, best: float) -> dict[str, float]:
         repeats: of each call.
         best: FLOP per second of the fastest product of matrices of the type computed in.
     """
-    unet = Alone(world.denoiser.unet, world.ldm, world.ldm.batch * world.conditioning.blocks)
+    unet = Alone(world.denoiser.unet, world.ldm, world.ldm.batch * world.conditioning.grid.blocks)
 
     denoiser, conditioning, chosen = world.denoiser, world.conditioning, rows(world)
     z = conditioning.latents(take(world.images.codes, chosen))
@@ -120,7 +120,7 @@ def remedies(world: World, repeats: int, compiled: bool) -> dict[str, dict[str, 
         repeats: of each call.
         compiled: whether to try torch.compile, which takes its time.
     """
-    ldm, blocks = world.ldm, world.ldm.batch * world.conditioning.blocks
+    ldm, blocks = world.ldm, world.ldm.batch * world.conditioning.grid.blocks
 
     def fresh() -> Alone:
         return Alone(copy.deepcopy(world.denoiser.unet), ldm, blocks)

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from rissole.denoiser.unet import UNet
-from rissole.ground.errors import InputError
 from rissole.ground.schema import LDM
+from rissole.speed import rehearsal
+from rissole.speed.rehearsal import STAGES
 from rissole.speed.timing import quiet
 
 import numpy as np
@@ -19,7 +20,6 @@ import yaml
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
-STAGES = Path(__file__).parents[2]
 FACTOR = 10
 FILES = 6  # that the smaller number of images makes: by then allocators hold what they will
 BLOCK = 8  # side of a block of latents
@@ -67,7 +67,7 @@ def _run(images: int, held: int, last: str) -> dict[str, float]:
         folder = Path(folder)
         draw(folder / "images", images)
         (folder / "params.yaml").write_text(yaml.safe_dump(_settings(images, held)))
-        return {stage: _peak(folder, stage, CALLS[stage]) for stage in stages}
+        return {stage: rehearsal.call(folder, stage, *CALLS[stage]).mb for stage in stages}
 
 
 def draw(folder: Path, images: int) -> None:
@@ -95,32 +95,6 @@ def _settings(images: int, held: int) -> dict:
     kind = "hashed" if held >= 1000 else "exact"  # too few rows to train hashes on
     quick["index"] = {"kind": kind, "part_mb": max(1, round(held * latent / 1e6))}
     return settings
-
-
-# What a parent learns of its child's peak includes its own, so the child says it.
-SAY_PEAK = """
-import atexit, pathlib, runpy, sys
-def say():
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    pathlib.Path("peak").write_text(next(l.split()[1] for l in lines if l.startswith("VmHWM")))
-atexit.register(say)
-sys.argv = sys.argv[1:]
-sys.path[0] = str(pathlib.Path(sys.argv[0]).parent)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def _peak(folder: Path, stage: str, words: list[str]) -> float:
-    done = subprocess.run(
-        [sys.executable, "-c", SAY_PEAK, str(STAGES / f"{stage}.py"), *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:]
-        raise InputError(f"{stage} failed on made-up images: {' '.join(last)}")
-    return int((folder / "peak").read_text()) * 1024 / 1e6
 
 
 def start_up() -> dict[str, float]:

@@ -50,7 +50,7 @@ def block_loss(
     raw = F.embedding(codes, first_stage.codebook()).movedim(-1, 1)
     z = conditioning.latents(codes)
     neighbours = search(conditioning, database, raw, rows, denoiser.sizes["k"])
-    b, n, device = len(rows), conditioning.blocks, rows.device
+    b, n, device = len(rows), conditioning.grid.blocks, rows.device
     timestep = torch.randint(ldm.timesteps, (b, n), device=device)
     noise = conditioning.noise(b)
     signal = diffusion.signal(ldm.schedule, ldm.timesteps, device)
@@ -93,7 +93,8 @@ def sample_latents(
     seed: int,
 ) -> Tensor:
     """As `drawing.sampling.sample_latents`, with the same noise."""
-    n, device, (channels, side, _) = conditioning.blocks, conditioning.device, conditioning.shape
+    n, device = conditioning.grid.blocks, conditioning.device
+    channels, side, _ = conditioning.shape
     side //= conditioning.row.blocks
     finished = []
     for j in range(n):
@@ -108,5 +109,6 @@ def sample_latents(
                 return denoiser(z_t, steps, context, None).float()
 
         z = torch.stack(noise).to(device)
-        finished.append(samplers.denoise(predict, sampler, z, generators))
+        *_, clean = samplers.denoise(predict, sampler, z, generators)
+        finished.append(clean)
     return blocks.join(torch.stack(finished, 1), conditioning.row.blocks)
