@@ -1,0 +1,29 @@
+"""Write a row's model as a folder to take away, which draws without this project and without DVC.
+
+Not a stage. The folder is in diffusers' format:
+first stage, denoiser, scheduler, database of neighbours, the code that it takes, and README.md, a
+model card that says how to use it, what it scored and what its audit found. The row must have been
+drawn and scored.
+
+    python stages/export_model.py rissole_halo my_model
+"""
+
+from pathlib import Path
+
+from rissole.dataset import images
+from rissole.export import bundle
+from rissole.ground import config, runtime
+
+
+def main(row: str, folder: str) -> None:
+    """Export one row."""
+    settings = config.read().fitted(images.extent(Path("data/split")))
+    size = bundle.write(Path(folder), row, settings)
+    print(
+        f"export_model: {row} -> {folder} ({size / 1e6:.1f} MB); {Path(folder) / 'README.md'} says"
+        f" how to draw with it, and `hf upload NAME {folder}` publishes it"
+    )
+
+
+if __name__ == "__main__":
+    runtime.run(main)
