@@ -5,7 +5,11 @@ every test with its null to metrics/audit/<row>.json; of each image the nearest 
 nearest train block at each position (that of its query aside), whether it is named a copy, and
 whether the unnamed ones are vouched for, to data/audit/<row>.parquet; and a picture of the first
 images beside all that to metrics/provenance/<row>.png. Fails if images are their own queries more
-often than chance, unless the row `may_copy`.
+often than chance, and these were among the neighbours that they were told, unless the row
+`may_copy`.
+
+    dvc repro audit_samples@rissole
+    python stages/audit_samples.py rissole
 """
 
 from pathlib import Path
@@ -17,7 +21,7 @@ from rissole.denoiser import conditioning, denoiser
 from rissole.ground import config, files, identity, runtime
 from rissole.ground.errors import InputError
 from rissole.judging import features
-from rissole.latent import blocks, latents, likeness
+from rissole.latent import latents, likeness, originals
 from rissole.latent.latents import read_neighbours
 
 import numpy as np
@@ -88,9 +92,10 @@ def main(row: str) -> None:
     path = Path(f"data/audit/{row}.parquet")
     about = {"images": features.digest(pictures)}
     files.write_table(path, pa.table(columns, metadata=about))
-    shown = show(table, columns, pictures, grid)
+    shown = show(table, columns, pictures)
     images.write_grid(files.measured("provenance", row, "png"), shown, columns=len(shown) // SHOWN)
-    if "own_query" in numbers["accused"] and not of.may_copy:
+    leaks = "own_query" in numbers["accused"] and tells_queries(drawn, train)
+    if leaks and not of.may_copy:
         own = numbers["own_query"]
         raise InputError(
             f"{files.measured('audit', row)}: {own['rate']:.1%} of the images of {row} are nearest"
@@ -118,6 +123,12 @@ def read_drawn(table: pa.Table, train: latents.Latents) -> Drawn:
     return Drawn(z.contiguous(), codes, torch.from_numpy(neighbours), torch.from_numpy(query))
 
 
+def tells_queries(drawn: Drawn, train: latents.Latents) -> bool:
+    """Whether any image was told its own query, or that one's mirror, as a neighbour."""
+    query, neighbours = (train.originals[of.numpy()] for of in (drawn.query, drawn.neighbours))
+    return bool((neighbours == query[:, None]).any())
+
+
 def neighbours_of(drawn: Drawn, z: torch.Tensor) -> dict[str, pa.Array]:
     """How alike the neighbours of each sample are, and how like its query, as columns."""
     parts = zip(drawn.neighbours.split(256), drawn.query.split(256), strict=True)
@@ -129,7 +140,7 @@ def neighbours_of(drawn: Drawn, z: torch.Tensor) -> dict[str, pa.Array]:
     return {"agreement": pa.array(agreement), "similarity": pa.array(similarity)}
 
 
-def show(table: pa.Table, columns: dict, pictures: np.ndarray, grid: int) -> np.ndarray:
+def show(table: pa.Table, columns: dict, pictures: np.ndarray) -> np.ndarray:
     """A line per image: itself | query | neighbours | nearest | mosaic of the nearest blocks."""
     lines = []
     for number in range(min(SHOWN, len(pictures))):
@@ -137,19 +148,12 @@ def show(table: pa.Table, columns: dict, pictures: np.ndarray, grid: int) -> np.
         ids = [columns["nearest"][number].as_py(), *columns["nearest_by_block"][number].as_py()]
         told = [] if told[0] is None else told[: 1 + SHOWN_NEIGHBOURS]
         lines.append((told, ids))
-    wanted = np.unique([number for line in lines for part in line for number in part])
-    true = {}
-    for part in images.read_shards(Path("data/split"), "train"):
-        here = np.flatnonzero(np.isin(part.ids, wanted))
-        true |= {int(part.ids[place]): part.images[place] for place in here}
+    wanted = {number for line in lines for part in line for number in part}
+    true = originals.read(Path("data/split"), LATENTS, wanted)
     shown = []
     for picture, (told, (nearest, *by_block)) in zip(pictures, lines, strict=False):
-        cut = [
-            blocks.cut(torch.from_numpy(true[number]).movedim(-1, 0), grid)[position]
-            for position, number in enumerate(by_block)
-        ]
-        mosaic = blocks.join(torch.stack(cut), grid).movedim(0, -1).numpy()
-        shown += [picture, *(true[number] for number in told), true[nearest], mosaic]
+        beside = [true[number].pixels for number in (*told, nearest)]
+        shown += [picture, *beside, originals.mosaic([true[number] for number in by_block])]
     return np.stack(shown)
 
 

@@ -7,6 +7,10 @@ nearest neighbours of val images each index finds, and how fast.
 Of more images than `index.part_mb` holds, an index has parts, and workers that know nothing of each
 other can build them: `python stages/build_index.py --part 3/16` builds the third sixteenth of the
 parts; a last call without it builds what is missing, makes them one and measures.
+
+    dvc repro build_index
+    python stages/build_index.py
+    python stages/build_index.py --part 3/16
 """
 
 from pathlib import Path

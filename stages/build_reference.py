@@ -4,6 +4,9 @@ Reads the split, the latents and the VQ-GAN. Writes to data/reference what each 
 images, in train images and in the VQ-GAN's reconstructions of those val images, these
 reconstructions, and the detectors of collages; the distances that belong to no row to
 metrics/reference.json; and how well the VQ-GAN reconstructs val images to metrics/vqgan.json.
+
+    dvc repro build_reference
+    python stages/build_reference.py
 """
 
 from pathlib import Path
@@ -26,7 +29,7 @@ MOST = 10_000  # val images: the number of the released evaluation
 
 def main() -> None:
     """Extract the features and compare the true images among themselves."""
-    settings = config.read()
+    settings = config.read().fitted(images.extent(SPLIT))
     device = runtime.set_up(settings.threads)
     look = judges.open(settings.judge, device)
     drawn = settings.sample.images

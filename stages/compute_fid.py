@@ -4,6 +4,9 @@ Reads the features of the samples and of the true images, and which samples the 
 Writes the scores under each judge to metrics/fid/<row>.json; they are called `fid` only where
 Inception weights are given. Beside them, for rows that retrieve, whether an image is drawn better
 whose neighbours agree (`agreement`) or are like its query (`similarity`).
+
+    dvc repro compute_fid@rissole
+    python stages/compute_fid.py rissole
 """
 
 from pathlib import Path

@@ -5,6 +5,11 @@ mirrors of train images among them where the preset wants mirrors. The encoder i
 
 Several processes, and workers that know nothing of each other (`--part 3/16`), share the files as
 in encode_latents.
+
+    dvc repro embed_images
+    python stages/embed_images.py
+    torchrun --nproc-per-node 2 stages/embed_images.py
+    python stages/embed_images.py --part 3/16
 """
 
 from pathlib import Path

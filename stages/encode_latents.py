@@ -8,6 +8,11 @@ of the train images of a file follow them as rows of their own.
 Several processes encode every so-manieth file. So do workers that know nothing of each other:
 `python stages/encode_latents.py --part 3/16` encodes the third sixteenth and leaves the manifest to
 a last call without it. A file that is there already and would come out the same is not made again.
+
+    dvc repro encode_latents
+    python stages/encode_latents.py
+    torchrun --nproc-per-node 2 stages/encode_latents.py
+    python stages/encode_latents.py --part 3/16
 """
 
 from pathlib import Path

@@ -2,6 +2,10 @@
 
 Reads the samples. Writes what each judge sees in them to data/features/<row>.parquet, with a key of
 images, weights, resize and versions.
+
+    dvc repro extract_features@rissole
+    python stages/extract_features.py rissole
+    torchrun --nproc-per-node 2 stages/extract_features.py rissole
 """
 
 from pathlib import Path

@@ -4,6 +4,9 @@ Takes train images as queries, never their own neighbours, and measures: how man
 the query's label (where the split has labels) or group, how similar they are rank by rank and among
 themselves, and how evenly the database is used; all on one yardstick, the encoder's embeddings.
 Reads split, latents, embeddings and index; writes metrics/retrieval_quality.json.
+
+    dvc repro judge_retrieval
+    python stages/judge_retrieval.py
 """
 
 from pathlib import Path

@@ -5,10 +5,13 @@ ablations that are to be in it. Writes metrics/published/NAME/results.json: ever
 settings, the machine, and the digests of what was measured. No images. Fails if a result is not
 current. `make_published_tables`, for which NAME is entered in metrics/published/dvc.yaml, makes
 tables of it.
+
+    python stages/publish_results.py my_faces
 """
 
 from pathlib import Path
 
+from rissole.dataset import images
 from rissole.ground import config, files, runtime
 from rissole.results import publication
 
@@ -16,7 +19,8 @@ from rissole.results import publication
 def main(name: str) -> None:
     """Publish what was measured."""
     path = Path("metrics/published") / name / "results.json"
-    content = publication.collect(config.read())
+    settings = config.read().fitted(images.extent(Path("data/split")))
+    content = publication.collect(settings)
     files.write_json(path, content)
     left_out = ", ".join(content["left_out"]) or "none"
     print(

@@ -4,6 +4,9 @@ Reads data/latents, data/embeddings and data/index; writes data/neighbours/<name
 and `val.parquet` with the neighbours of all images, and `queries.parquet`, train images in random
 order with theirs, from which images are sampled. Neighbours are always train images. A table by
 embedding comes with those of the train images, `embeddings.parquet`, to be told as they are.
+
+    dvc repro retrieve_neighbours@main
+    python stages/retrieve_neighbours.py main
 """
 
 from pathlib import Path

@@ -4,6 +4,10 @@ Queries are train rows, their own row never among their neighbours (unless the r
 so). Reads denoiser, latents, neighbour table and VQ-GAN. Writes the images, lossless, with what
 each was made from to data/samples/<row>/samples.parquet, a grid to metrics/grids/<row>.png, and
 what drawing cost to metrics/sampling/<row>.json. Several processes draw a batch each in turn.
+
+    dvc repro sample_images@rissole
+    python stages/sample_images.py rissole
+    torchrun --nproc-per-node 2 stages/sample_images.py rissole
 """
 
 import time
@@ -19,7 +23,7 @@ import pyarrow as pa
 
 def main(row: str) -> None:
     """Sample one row."""
-    settings = config.read()
+    settings = config.read().fitted(images.extent(Path("data/split")))
     sample, device = settings.row_sample(row), runtime.set_up(settings.threads)
     of = drawing.read(settings.row(row), sample, device)
     folder, grid = Path(f"data/samples/{row}"), files.measured("grids", row, "png")

@@ -6,6 +6,9 @@ metrics/grids/controls.png. Fails when a measure misses the cheat that it is the
 true images: then no row's figures mean anything.
 
 Val images are needed on both sides here: one half is shown, the other stands for the truth.
+
+    dvc repro score_controls
+    python stages/score_controls.py
 """
 
 from dataclasses import replace
@@ -32,7 +35,7 @@ NEIGHBOURS = Path("data/neighbours/main")
 
 def main() -> None:
     """Score all controls."""
-    settings = config.read()
+    settings = config.read().fitted(images.extent(Path("data/split")))
     device = runtime.set_up(settings.threads)
     look = judges.open(settings.judge, device)
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))

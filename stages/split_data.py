@@ -3,6 +3,9 @@
 The side that an image falls on follows from its pixels, decoded and cut to size, or from the name
 of its group, so it is the same in any order, on any machine and under any seed. Of pictures that
 are equal once they are cut to size, the first stays.
+
+    dvc repro split_data
+    python stages/split_data.py
 """
 
 import hashlib
@@ -11,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rissole.dataset import images, sources
+from rissole.dataset import images, sides, sources
 from rissole.ground import config, files, runtime, schema
 from rissole.ground.errors import InputError
 
@@ -21,8 +24,9 @@ FOLDER = Path("data/split")
 def main() -> None:
     """Write data/split: Parquet shards of both splits and DATA_CARD.md."""
     settings = config.read()
-    data = settings.data
-    records = sources.records(data)
+    records = sources.records(settings.data)
+    size = settings.data.size or sides.fitting(records)
+    data = settings.data.model_copy(update={"size": size})
     twins, unreadable = [], []
 
     def leave_out(name: str, reason: str) -> None:
@@ -54,6 +58,7 @@ def main() -> None:
     settings.check_counts(counts["train"])
     summary = f"{counts['train']:,} train and {counts['val']:,} val images"
     dropped = f"{len(twins):,} exact duplicates dropped"
+    dropped += f", {records.left:,} beyond data.images left out" if records.left else ""
     dropped += f", {len(unreadable):,} unreadable files left out" if unreadable else ""
     with files.replacing(FOLDER / "DATA_CARD.md") as scratch:
         scratch.write_text(data_card(data, summary, dropped), "utf-8")
@@ -84,7 +89,7 @@ def data_card(data: schema.Data, summary: str, dropped: str) -> str:
 
 {sources.credit(data)}
 
-- Source: `{data.source}`{f", {data.root}" if data.root else ""}.
+- Source: `{data.source}`.
 - {summary} ({dropped}).
 - {data.size} x {data.size} pixels, RGB, 8 bits: shorter side scaled to {data.size} (bilinear,
   antialiased), then cropped to the centre.

@@ -3,6 +3,8 @@
 Not a stage: `python stages/trace_sample.py ROW NUMBER`. Prints seed, query, neighbours with their
 similarities, the nearest train image and the nearest train block at each position with distances,
 checkpoint and sampler; draws the image anew with what it says; and fails if it is another.
+
+    python stages/trace_sample.py rissole_halo 7
 """
 
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 
 def main(row: str, number: str) -> None:
     """Trace one image of a row."""
-    settings = config.read()
+    settings = config.read().fitted(images.extent(Path("data/split")))
     path = Path(f"data/samples/{row}/samples.parquet")
     samples = files.read_table(path)
     if not number.isdecimal() or int(number) >= len(samples):

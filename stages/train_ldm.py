@@ -3,10 +3,15 @@
 Reads the latents and, for variants that retrieve, the neighbour tables. Writes the averaged weights
 with the lowest validation loss, and the last ones, to data/ldm/<variant>; the loss curve to
 metrics/loss/<variant>.csv; parameters, GFLOP and time to metrics/ldm/<variant>.json.
+
+    dvc repro train_ldm@rissole
+    python stages/train_ldm.py rissole
+    torchrun --nproc-per-node 2 stages/train_ldm.py rissole
 """
 
 from pathlib import Path
 
+from rissole.dataset import images
 from rissole.denoiser import conditioning, denoiser, training
 from rissole.ground import config, files, identity, processes, runtime, schema
 from rissole.ground.checkpoints import Checkpoints
@@ -17,12 +22,12 @@ from rissole.latent import latents
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-LATENTS = Path("data/latents")
+SPLIT, LATENTS = Path("data/split"), Path("data/latents")
 
 
 def main(name: str) -> None:
     """Train one variant."""
-    settings = config.read()
+    settings = config.read().fitted(images.extent(SPLIT))
     variant, ldm = settings.variant(name), settings.variant_ldm(name)
     device = runtime.set_up(settings.threads)
     encoded = latents.read(LATENTS, "train")
@@ -50,7 +55,8 @@ def main(name: str) -> None:
     )
     states = Checkpoints(f"train_ldm/{name}", made_of, settings.checkpoint)
     mend = f"ldm.learning_rate is {ldm.learning_rate}: lower it, or set ldm.clip"
-    course = Course(learner, states, training.TERMS, ldm.steps, mend)
+    curves = files.measured("loss", name, "csv")
+    course = Course(learner, states, training.TERMS, ldm.steps, curves, mend)
     steps = training.train(learner, told, ldm, variant.seed, train, val)
     for _ in runtime.progress(
         course.follow(steps), f"train_ldm {name}", " images", ldm.steps, ldm.batch, learner.step
@@ -63,7 +69,6 @@ def main(name: str) -> None:
     learner.averages.copy_(learner.best)
     denoiser.save(folder / "best.safetensors", learner.averaged, step=learner.best_step, **about)
 
-    files.write_curve(files.measured("loss", name, "csv"), course.points())
     live = learner.descent.live()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), processes.alone():
         first = torch.tensor([0], device=device)

@@ -2,13 +2,17 @@
 
 Reads data/split. Writes the model to data/vqgan, the loss curve to metrics/loss/vqgan.csv, and
 metrics/reconstructions.png: val images above their reconstructions.
+
+    dvc repro train_vqgan
+    python stages/train_vqgan.py
+    torchrun --nproc-per-node 2 stages/train_vqgan.py
 """
 
 from pathlib import Path
 
 from rissole.dataset import images
 from rissole.first_stage import losses, training, vqgan
-from rissole.ground import config, files, identity, runtime
+from rissole.ground import config, identity, runtime
 from rissole.ground.checkpoints import Checkpoints
 from rissole.ground.course import Course
 
@@ -21,7 +25,7 @@ CURVE, PICTURE = Path("metrics/loss/vqgan.csv"), Path("metrics/reconstructions.p
 
 def main() -> None:
     """Train the VQ-GAN."""
-    settings = config.read()
+    settings = config.read().fitted(images.extent(SPLIT))
     device = runtime.set_up(settings.threads)
     pixels = images.read_split(SPLIT, "train").images
     learner = training.Learner(settings.vqgan, settings.seed, device)
@@ -35,7 +39,7 @@ def main() -> None:
     )
     states, steps = Checkpoints("train_vqgan", made_of, settings.checkpoint), settings.vqgan.steps
     mend = f"vqgan.learning_rate is {settings.vqgan.learning_rate}: lower it"
-    course = Course(learner, states, training.TERMS, steps, mend)
+    course = Course(learner, states, training.TERMS, steps, CURVE, mend)
     trained = training.train(learner, settings.vqgan, pixels, settings.seed, device)
     for _ in runtime.progress(
         course.follow(trained), "train_vqgan", " images", steps, settings.vqgan.batch, learner.step
@@ -43,7 +47,6 @@ def main() -> None:
         pass
     seconds, model = course.seconds(), learner.model.eval()
     vqgan.save(MODEL, model)
-    files.write_curve(CURVE, course.points())
 
     shown = next(images.read_shards(SPLIT, "val")).images
     shown = shown[runtime.evenly(len(shown), 16)]

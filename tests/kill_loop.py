@@ -17,7 +17,13 @@ from pathlib import Path
 
 import yaml
 
-TIMED = ("metrics/ldm/", "metrics/sampling/", "metrics/retrieval.json", "metrics/tables.")
+TIMED = (
+    "metrics/ldm/",
+    "metrics/sampling/",
+    "metrics/retrieval.json",
+    "metrics/tables.",
+    "metrics/report.html",
+)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import audit_samples
+import toy
 from rissole.auditing import audit, copies
 from rissole.auditing.audit import Real
 from rissole.auditing.copies import Drawn
@@ -310,6 +312,16 @@ def test_own_queries_are_accused_beyond_both_tolerance_and_chance():
     assert accused(0.19, 0.1, images=10**5, held_out=10**5) == []
     assert accused(0.25, 0.1, images=20, held_out=20) == []
     assert accused(0.1, 0.2) == []
+
+
+@pytest.mark.parametrize(("told", "leaks"), [(3, False), (0, True), (11, True)])
+def test_a_leak_is_a_query_or_its_mirror_among_the_neighbours(told, leaks):
+    train = replace(toy.latents(), originals=np.arange(12) % 6 + 100)  # rows 6 to 11 are mirrors
+    query = torch.tensor([0, 5])
+    neighbours = torch.tensor([[1, 2], [3, 4]])
+    neighbours[int(told == 11), 1] = told
+    drawn = Drawn(torch.zeros(2), torch.zeros(2), neighbours, query)
+    assert audit_samples.tells_queries(drawn, train) is leaks
 
 
 def test_pasting_is_accused_below_its_limit():

@@ -17,7 +17,14 @@ from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import ReproductionError
 from dvc.repo import Repo
 
-PER_ROW = ("train_ldm", "sample_images", "extract_features", "audit_samples", "compute_fid")
+PER_ROW = (
+    "train_ldm",
+    "sample_images",
+    "extract_features",
+    "audit_samples",
+    "compute_fid",
+    "show_samples",
+)
 
 
 def stages_run(output: str) -> set[str]:
@@ -133,7 +140,9 @@ REPRESENTATIVES = [
     "extract_features@released",
     "audit_samples@released",
     "compute_fid@released",
+    "show_samples@released",
     "make_tables",
+    "make_report",
 ]
 
 
@@ -163,6 +172,7 @@ def test_a_stage_needs_only_what_it_declares_and_writes_only_its_outs(name, clon
             shutil.copytree(source, target, dirs_exist_ok=True)
         else:
             shutil.copy(source, target)
+    shutil.copy(clone[0] / "dvc.yaml", tmp_path)  # the report draws it; DVC takes it for no input
     before = set(tmp_path.rglob("*"))
     run(tmp_path, "sh", "-c", stage.cmd)
     outs = [tmp_path / out.def_path for out in stage.outs]
@@ -223,15 +233,23 @@ def ran_for_k(clone):
 
 def test_setting_k_reruns_what_k_touches_and_nothing_else(clone, ran_for_k):
     tables = yaml.safe_load((clone[0] / "params.yaml").read_text())["retrievals"]
-    expected = {f"retrieve_neighbours@{name}" for name in tables} | {"make_tables"}
-    expected |= {f"{stage}@released" for stage in PER_ROW} | {"score_controls"}
+    expected = {f"retrieve_neighbours@{name}" for name in tables}
+    expected |= {f"{stage}@released" for stage in PER_ROW}
+    expected |= {"score_controls", "make_tables", "make_report"}
     assert ran_for_k == expected
 
 
 def test_two_experiments_differ_in_one_table_of_rows_and_measures(clone, ran_for_k):
-    header, *lines = run(clone[0], "dvc", "metrics", "diff").strip().splitlines()
+    words = ["dvc", "metrics", "diff", "--targets", "metrics/tables.json"]
+    header, *lines = run(clone[0], *words).strip().splitlines()
     assert header.split() == ["Path", "Metric", "HEAD", "workspace", "Change"]
     assert {line.split()[0] for line in lines} == {"metrics/tables.json"}
     changed = {line.split()[1] for line in lines}
     assert "released.fd_effnet_lite1" in changed
     assert not any(name.startswith("no_rag.") for name in changed)
+
+
+def test_experiments_are_shown_in_few_columns(clone, ran_for_k):
+    words = ["dvc", "exp", "show", "--only-changed", "--drop", "(data|metrics|stages)/.*", "--csv"]
+    columns = run(clone[0], *words).splitlines()[0].split(",")
+    assert columns == ["Experiment", "rev", "typ", "Created", "uncopied.released", "k"]

@@ -80,7 +80,8 @@ def test_unpickling_is_heard():
 
 READERS = """train_vqgan; encode_latents; build_index; retrieve_neighbours main; build_reference
 train_ldm released; sample_images released; extract_features released; audit_samples released
-compute_fid released; score_controls; make_tables; trace_sample released 3"""
+compute_fid released; show_samples released; score_controls; make_tables; make_report
+trace_sample released 3"""
 
 
 def test_no_stage_unpickles_what_another_wrote(clone, tmp_path, monkeypatch, no_pickle):

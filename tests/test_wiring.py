@@ -24,6 +24,8 @@ PACKAGES = [
     "judging",
     "auditing",
     "results",
+    "report",
+    "export",
 ]
 
 
@@ -68,9 +70,11 @@ def script(stage) -> Path:
     return ROOT / next(word for word in stage.cmd.split() if word.endswith(".py"))
 
 
-def test_every_script_but_six_is_a_stage_of_its_name_and_every_stage_a_script():
+def test_every_script_but_eight_is_a_stage_of_its_name_and_every_stage_a_script():
     named = {name_of(stage) for stage in DAG.values()} | {
+        "check_setup",
         "trace_sample",
+        "export_model",
         "publish_results",
         "measure_speed",
         "measure_search",
@@ -131,13 +135,13 @@ def test_every_row_s_loss_curve_is_in_the_common_plot():
     assert list(content["plots"][0]["loss"]["y"]) == [f"metrics/loss/{row}.csv" for row in rows]
 
 
-def test_k_is_read_by_the_neighbour_tables_alone():
+def test_k_is_read_by_the_neighbour_tables_and_shown_by_the_report():
     readers = {
         name_of(stage)
         for stage in DAG.values()
         if any("k" in getattr(dep, "params", []) for dep in stage.deps)
     }
-    assert readers == {"retrieve_neighbours"}
+    assert readers == {"retrieve_neighbours", "make_report"}
 
 
 def test_the_top_level_is_what_the_readme_shows():

@@ -12,6 +12,8 @@
 - `judging`: frozen networks, what they see, and what is compared with true images.
 - `auditing`: what no distance sees: copies, seams, incoherence; the cheats that show it.
 - `results`: what was measured, what is asserted about it, tables, pages, publications.
+- `report`: the page one looks at: samples and where they come from, plots, the pipeline.
+- `export`: a row's model as a folder to take away, and what draws with it there.
 
 Letters of tensor shapes: b images, n blocks of an image in reading order, k neighbours, c latent
 channels, h w sides of a latent or of a block, d width of a feature or query vector.
