@@ -62,6 +62,10 @@ def test_without_a_margin_any_lead_is_one_and_a_tie_is_none():
     assert holds(claim(margin=0, row="b", than="b"), 100.0) is False
 
 
+def test_equal_figures_are_level_however_small_the_spread():
+    assert holds(claim(row="b", relation="level", than="b"), 0.0) is True
+
+
 def test_it_is_the_means_over_equal_rows_that_are_compared():
     rows = ROWS | {"a_again": {"score": 5.0}, "b_again": {"score": 8.5}}
     groups = [["a", "a_again"], ["b", "b_again"]]

@@ -19,6 +19,7 @@ TABLE = {
             "train_images_per_second": 40.0,
         },
         "released": {"fd": 900.0, "recall": 0.2},
+        "leaked": {"fd": 100.0, "copied": 0.0},
     },
     "reference": {"fd": {"floor": 60.0}, "images": {"val": 1000}, "effnet": {"recall": 0.6}},
 }
@@ -49,6 +50,7 @@ def test_equal_tables_agree():
         (("reference", "effnet", "recall"), 0.69),
         (("rows", "rissole", "train_images_per_second"), 400.0),
         (("rows", "released", "fd"), 1300.0),
+        (("rows", "leaked", "copied"), 0.39),
     ],
 )
 def test_noise_passes(path, value):
@@ -65,6 +67,8 @@ def test_noise_passes(path, value):
         (("rows", "rissole", "copied"), 0.19),
         (("reference", "effnet", "recall"), 0.71),
         (("rows", "released", "fd"), 1310.0),
+        (("rows", "leaked", "copied"), 0.41),
+        (("rows", "leaked", "fd"), 116.0),
         (("rows", "rissole", "parameters_live"), 1001),
         (("reference", "images", "val"), 999),
         (("rows", "rissole", "more"), 1.0),

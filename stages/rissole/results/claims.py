@@ -26,7 +26,7 @@ class Claim(Checked):
         says: the sentence.
         measure: a key of the rows in metrics/tables.json.
         row: whose figure is meant.
-        relation: what it is to that of `than`; `level` means less than `margin` spreads apart.
+        relation: what it is to that of `than`; `level` means no more than `margin` spreads apart.
         than: another row.
         margin: spreads by which the figures must differ at least.
         holds: whether it does, in the committed results.
@@ -101,5 +101,5 @@ def holds(claim: Claim, rows: dict[str, dict], groups: list[list[str]]) -> bool 
     if None in (of, than, spreads):
         return None
     if claim.relation == "level":
-        return abs(of - than) < claim.margin * spreads
+        return abs(of - than) <= claim.margin * spreads
     return (of - than if claim.relation == "above" else than - of) > claim.margin * spreads
