@@ -1,4 +1,4 @@
-"""What the README shows is what is committed, and its commands are those that CI runs."""
+"""What the README and its pages show is what is committed; its commands are those that CI runs."""
 
 import json
 import re
@@ -12,6 +12,11 @@ import pytest
 import yaml
 
 README = (ROOT / "README.md").read_text()
+PAGES = {
+    path: (ROOT / path).read_text()
+    for path in ("README.md", "metrics/README.md", "metrics/speed.md", "tests/README.md")
+}
+SHOWN = "\n".join(PAGES.values())
 
 
 @pytest.mark.parametrize("goal", ["dvc repro", "pytest"])
@@ -47,7 +52,7 @@ def test_a_table_is_the_committed_one_cell_by_cell(folder, heading):
     page = committed(f"{folder}/tables.md")
     section = page[page.index(f"{heading}\n") :].split("\n\n")[1]
     lines = [cells(line) for line in section.splitlines() if not line.startswith("|:")]
-    shown = [cells(line) for line in README.splitlines() if line.startswith("|")]
+    shown = [cells(line) for line in SHOWN.splitlines() if line.startswith("|")]
     assert len(lines) > 3
     shown = [line for line in shown if not line[0].startswith(":")]
     starts = [start for start, line in enumerate(shown) if line == lines[0]]
@@ -62,10 +67,19 @@ def test_every_row_is_in_the_committed_table_once():
     assert all(names.count(row) == 1 for row in rows)
 
 
-def test_every_linked_file_exists():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_linked_file_exists(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", PAGES[page])
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_linked_heading_exists(page):
+    for link, heading in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", PAGES[page]):
+        there = (ROOT / page).parent.joinpath(link) if link else ROOT / page
+        headings = re.findall(r"^#+ (.+)$", there.read_text(), re.M)
+        assert heading in [re.sub(r"[^\w -]", "", of).lower().replace(" ", "-") for of in headings]
 
 
 def test_every_stage_row_and_preset_is_explained():
@@ -77,7 +91,7 @@ def test_every_stage_row_and_preset_is_explained():
 
 def test_the_figures_of_speed_are_those_that_were_measured():
     measured = json.loads(committed("metrics/speed.json"))
-    shown = re.findall(r"^\|[^|]+\| `([\w/]+)` \| ([\d.,]+) \|$", README, re.M)
+    shown = re.findall(r"^\|[^|]+\| `([\w/]+)` \| ([\d.,]+) \|$", SHOWN, re.M)
     assert len(shown) > 10
     for path, figure in shown:
         value = reduce(lambda of, key: of[key], path.split("/"), measured)
@@ -87,13 +101,13 @@ def test_the_figures_of_speed_are_those_that_were_measured():
 def test_the_plan_is_what_the_script_prints():
     script = [sys.executable, ROOT / "stages/plan_scale.py"]
     printed = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert printed.strip() in README
+    assert printed.strip() in SHOWN
     assert printed.count("\n") > 10
 
 
 def test_what_was_tried_and_what_memory_it_takes_is_what_was_measured():
     measured = json.loads(committed("metrics/speed.json"))
-    lines = [cells(line) for line in README.splitlines() if line.startswith("|")]
+    lines = [cells(line) for line in SHOWN.splitlines() if line.startswith("|")]
     for name, of in measured["remedies"].items():
         figures = [f"{of[unit]:.2f}" if unit in of else "" for unit in ("train", "draw", "update")]
         assert [line[1:4] for line in lines if line[0] == name] == [figures]
@@ -102,12 +116,12 @@ def test_what_was_tried_and_what_memory_it_takes_is_what_was_measured():
         assert [f"`{stage}`", *figures] in lines
     curves = measured["memory_per_image_sampled_mb"].values()
     for kind in ("whole", "block_by_block"):
-        assert f"line [{', '.join(f'{of[kind]:.2f}' for of in curves)}]" in README
+        assert f"line [{', '.join(f'{of[kind]:.2f}' for of in curves)}]" in SHOWN
 
 
 def test_the_kinds_of_index_are_as_they_were_measured():
     measured = json.loads(committed("metrics/search.json"))
-    lines = [cells(line) for line in README.splitlines() if line.startswith("|")]
+    lines = [cells(line) for line in SHOWN.splitlines() if line.startswith("|")]
     for kind in measured["avatars"]["kinds"]:
         found = [
             measured[name]["kinds"][kind] for name in ("avatars", "photos64", "100000", "1000000")
@@ -122,7 +136,7 @@ def test_the_kinds_of_index_are_as_they_were_measured():
 
 def test_what_drawing_costs_as_images_grow_is_as_it_was_measured():
     measured = json.loads(committed("metrics/resolution.json"))["pixels"]
-    lines = [cells(line) for line in README.splitlines() if line.startswith("|")]
+    lines = [cells(line) for line in SHOWN.splitlines() if line.startswith("|")]
     for side, splits in measured.items():
         for split, of in splits.items():
             blocks = "whole" if split == "1" else f"{split} x {split}"
@@ -133,7 +147,7 @@ def test_what_drawing_costs_as_images_grow_is_as_it_was_measured():
 
 def test_what_is_retrieved_is_as_it_was_judged():
     found = json.loads(committed("metrics/retrieval_quality.json"))["by"]
-    lines = [cells(line) for line in README.splitlines() if line.startswith("|")]
+    lines = [cells(line) for line in SHOWN.splitlines() if line.startswith("|")]
     for query, of in found.items():
         figures = [f"{x:.3f}" for x in (of["agreement"], of["by_rank"][0], of["by_rank"][-1])]
         label = [f"{of['precision']['label'][at]:.0%}" for at in ("at_1", "at_20", "chance")]
