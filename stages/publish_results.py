@@ -1,4 +1,4 @@
-"""Keep the results of a run on other images than the default ones, to be committed.
+"""Keep the results of a run on other images, or on another machine, to be committed.
 
 Not a stage: `python stages/publish_results.py NAME` on the machine that ran `dvc repro`, and the
 ablations that are to be in it. Writes metrics/published/NAME/results.json: every figure, the

@@ -28,7 +28,7 @@ TOLERANCES = {
     "own_group": (0.0, 0.08),
     "latent_seam": (0.1, 0.0),
     "colour": (0.0, 0.1),
-    "collages": (0.0, 0.35),  # detectors agree which row is worse, not where a collage begins
+    "collages": (0.0, 0.35),  # detectors rank rows alike, but differ on where a collage begins
     "coherence": (0.0, 0.1),
 }
 DISTANCE = (0.15, 8.0)  # two seeds of a row differ by less
