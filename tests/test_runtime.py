@@ -10,6 +10,7 @@ from pathlib import Path
 from rissole.ground import command, runtime
 
 import pytest
+import torch
 from dvc.repo import Repo
 
 STAGES = Path(__file__).parents[1] / "stages"
@@ -24,6 +25,14 @@ def test_a_seed_is_the_same_in_every_process():
     code = "from rissole.ground import runtime; print(runtime.seeded(3, 1, 4))"
     outputs = [subprocess.check_output([sys.executable, "-c", code], cwd=STAGES) for _ in range(2)]
     assert [int(output) for output in outputs] == [runtime.seeded(3, 1, 4)] * 2
+
+
+@pytest.mark.parametrize("matrices", [True, False])
+def test_a_cpu_works_in_bf16_where_it_multiplies_matrices_of_it(matrices, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrices)
+    with runtime.autocast(torch.device("cpu")):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype is (torch.bfloat16 if matrices else torch.float32)
 
 
 def test_a_user_s_mistake_ends_a_stage_with_one_line(tmp_path):

@@ -127,10 +127,13 @@ def machine(device) -> list:
 
 
 def autocast(device) -> AbstractContextManager:
-    """Mixed precision where it pays: bf16 on CUDA, and on CPUs with instructions for it."""
+    """Mixed precision where it pays: bf16 on CUDA, and on CPUs that multiply matrices of it (AMX).
+
+    CPUs that have vector instructions alone for it are faster in single precision.
+    """
     import torch
 
-    fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
