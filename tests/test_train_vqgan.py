@@ -59,9 +59,9 @@ def weights(model: vqgan.VQGAN) -> torch.Tensor:
     ],
 )
 def test_training_lowers_the_loss(quantiser):
-    _, terms = trained(quantiser=quantiser, steps=50)
+    _, terms = trained(quantiser=quantiser, steps=250)
     first, last = (sum(t["loss"] for t in part) for part in (terms[:5], terms[-5:]))
-    assert last < 0.8 * first
+    assert last < 0.6 * first
 
 
 def test_equal_seeds_give_bit_equal_weights_and_others_do_not():
