@@ -118,7 +118,7 @@ def test_channels_last_computes_what_the_default_order_computes():
         fast(u.contiguous(memory_format=torch.channels_last), embedded),
         plain(u, embedded),
     ]
-    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
     for output in outputs:
         output.square().mean().backward()
     for ours, expected in zip(fast.parameters(), plain.parameters(), strict=True):

@@ -17,6 +17,8 @@ ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT / "tests/offline"),
     "OFFLINE_LOG": str(OFFLINE_LOG),
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "LC_ALL": "C.UTF-8",
+    "DVC_SITE_CACHE_DIR": mkdtemp(),
     "GIT_AUTHOR_NAME": "test",
     "GIT_AUTHOR_EMAIL": "test@localhost",
     "GIT_COMMITTER_NAME": "test",
