@@ -44,6 +44,7 @@ def main(part: str | None = None):
             Path(__file__),
             vectors=follows,
             index=settings.index.model_dump(),
+            blocks=settings.blocks,
             machine=runtime.machine(device),
         )
         over = blocks, shape, settings.index, INDEX / query

@@ -11,7 +11,7 @@ whose neighbours agree (`agreement`) or are like its query (`similarity`).
 
 from pathlib import Path
 
-from rissole.ground import config, files, runtime
+from rissole.ground import command, config, files, runtime
 from rissole.ground.errors import InputError
 from rissole.judging import features, scores, singles
 
@@ -28,7 +28,7 @@ def main(row: str) -> None:
     if audited.schema.metadata[b"images"].decode() != seen.images:
         raise InputError(
             f"data/audit/{row}.parquet: audited other images than those of {path};"
-            f" run `dvc repro audit_samples@{row}`"
+            f" run `dvc repro {command.address('audit_samples', row)}`"
         )
     copied = audited["copied"].to_numpy() if audited["vouched"][0].as_py() else None
 

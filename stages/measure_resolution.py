@@ -39,7 +39,10 @@ def main() -> None:
         )
         for side in SIDES
     }
-    machine = describe() | {"threads": settings.threads, "torch": torch.__version__}
+    machine = describe(torch.device("cpu")) | {
+        "threads": settings.threads,
+        "torch": torch.__version__,
+    }
     path = Path("metrics/resolution.json")
     files.write_json(path, files.rounded({"machine": machine, "pixels": found}))
     lines = [

@@ -22,12 +22,15 @@ from rissole.speed.machine import describe
 
 import numpy as np
 import pandas as pd
+import torch
 
+CPU = torch.device("cpu")
 SEARCH, LATENTS = Path("metrics/search.json"), Path("data/latents")
 TWICE_BELOW = 1_000_000  # rows
 
 
-def main(what: str, name: str | None = None):
+def main(what: str, name: str | None = None) -> None:
+    """Measure every kind that can be had, on the CPU."""
     settings = config.read()
     runtime.set_up(settings.threads)
     if what == "latents":
@@ -52,7 +55,7 @@ def main(what: str, name: str | None = None):
     known[name or what] = {
         "rows": len(train),
         "width": train.shape[1],
-        "machine": describe() | {"threads": settings.threads},
+        "machine": describe(CPU) | {"threads": settings.threads},
         "kinds": files.rounded(found),
     }
     files.write_json(SEARCH, known)

@@ -1,8 +1,8 @@
 """Measure what the design gains over the paper's algorithm as it is written, on this machine.
 
-Not a stage: `python stages/measure_speed.py` (some minutes on two cores), or with `--quick` in
-under one, on smaller databases and with fewer repeats. Takes the settings of params.yaml, and
-images and networks made for the purpose: nothing need have run. Only the comparison of samplers
+Not a stage: `python stages/measure_speed.py` (ten minutes on two cores), or with `--quick` (one),
+on smaller databases and with fewer repeats. Takes the settings of params.yaml, and images and
+networks made for the purpose: nothing need have run. Only the comparison of samplers
 takes its scores and speeds from metrics/ablations. Prints and writes metrics/speed.json, or
 metrics/speed_cuda.json on a CUDA device: medians over repeats that take turns, ratios within the
 run, and the machine.
@@ -29,7 +29,7 @@ def main(quick: bool = False) -> None:
     settings = config.read().fitted(Extent(8000, 64))  # images that nobody has seen
     device, repeats = runtime.set_up(settings.threads), 5 if quick else 20
     world = worlds.make(settings, device)
-    machine = describe() | {"threads": settings.threads, "torch": torch.__version__}
+    machine = describe(device) | {"threads": settings.threads, "torch": torch.__version__}
     found = {"machine": machine, "preset": settings.preset, "extent": "quick" if quick else "full"}
     found |= steps.training(world, repeats)
     found |= steps.sampling(world, repeats)
@@ -46,7 +46,7 @@ def main(quick: bool = False) -> None:
     sizes = [10_000] if quick else [10_000, 100_000, 1_000_000]
     found |= data.retrieval(settings, sizes)
     found |= data.self_join(settings, 20_000 if quick else 100_000)
-    found |= data.splitting(1500 if quick else 10_000)
+    found |= data.splitting(1500 if quick else 10_000, settings.data.size)
     found |= memory.growth(100, "train_ldm") if quick else memory.growth(6000, "sample_images")
     sides = (16, 32) if quick else (16, 32, 64, 128)
     found["memory_per_image_sampled_mb"] = memory.per_image(world.ldm, sides)

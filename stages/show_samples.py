@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rissole.dataset import images
 from rissole.drawing import drawing
-from rissole.ground import config, runtime
+from rissole.ground import command, config, runtime
 from rissole.ground.errors import InputError
 from rissole.report import denoising, shown
 
@@ -26,7 +26,8 @@ def main(row: str) -> None:
     samples = shown.collect(row, of.context, count)
     stored = Path(f"data/samples/{row}/samples.parquet")
     if samples[0]["checkpoint"] != drawer.checkpoint:
-        raise InputError(f"{stored}: drawn with other weights; run `dvc repro sample_images@{row}`")
+        again = command.address("sample_images", row)
+        raise InputError(f"{stored}: drawn with other weights; run `dvc repro {again}`")
 
     pictures = images.read_pictures(stored)[:count]
     steps, moments = denoising.watch(drawer, count, shown.MOMENTS)

@@ -2,7 +2,8 @@
 
 Not a stage: `python stages/trace_sample.py ROW NUMBER`. Prints seed, query, neighbours with their
 similarities, the nearest train image and the nearest train block at each position with distances,
-checkpoint and sampler; draws the image anew with what it says; and fails if it is another.
+checkpoint and sampler; draws the image anew by these; and fails if it is another, or if what it was
+drawn with is no longer there.
 
     python stages/trace_sample.py rissole_halo 7
 """
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from rissole.dataset import images
 from rissole.drawing import drawing
-from rissole.ground import config, files, runtime
+from rissole.ground import command, config, files, runtime
 from rissole.ground.errors import InputError
 
 import numpy as np
@@ -27,16 +28,21 @@ def main(row: str, number: str) -> None:
     place = int(number)
     sample = {name: samples[name][place].as_py() for name in samples.column_names}
     audited = files.read_table(Path(f"data/audit/{row}.parquet")).slice(place, 1).to_pylist()[0]
-    of = settings.row(row)
+    of, again = settings.row(row), command.address("sample_images", row)
 
     print(f"image       {number} of row {row}, seed {sample['seed']}")
     print(f"denoiser    {of.variant}, SHA-256 {sample['checkpoint']}")
     print(f"sampler     {sample['sampler']}, {sample['steps']} steps")
     if sample["query"] is not None:
-        queries = files.read_table(Path(f"data/{of.context}/queries.parquet"))
-        told = queries.slice(place, 1).to_pylist()[0]
+        table = Path(f"data/{of.context}/queries.parquet")
         print(f"query       train image {sample['query']}")
-        near = zip(told["neighbours"], told["similarities"], strict=True)
+        told = files.read_table(table).slice(place, 1).to_pylist()
+        found = [(near["id"], near["neighbours"]) for near in told]
+        if found != [(sample["query"], sample["neighbours"])]:
+            raise InputError(
+                f"{path}: drawn with other neighbours than {table} has; run `dvc repro {again}`"
+            )
+        near = zip(told[0]["neighbours"], told[0]["similarities"], strict=True)
         for rank, (neighbour, cosine) in enumerate(near, 1):
             print(f"neighbour   {rank:2d}: train image {neighbour}, cosine {cosine:.4f}")
     print(f"nearest     train image {audited['nearest']}, distance {audited['distance']:.3f}")
@@ -47,15 +53,18 @@ def main(row: str, number: str) -> None:
     print(f"copy        {'yes' if audited['copied'] else unnamed}")
 
     device = runtime.set_up(settings.threads)
-    drawer = drawing.read(of, settings.row_sample(row), device)
+    how = settings.row_sample(row).model_copy(
+        update={"images": len(samples), **{name: sample[name] for name in ("sampler", "steps")}}
+    )
+    drawer = drawing.read(of.model_copy(update={"seed": sample["seed"]}), how, device)
     if drawer.checkpoint != sample["checkpoint"]:
-        raise InputError(f"{path}: drawn with other weights; run `dvc repro sample_images@{row}`")
+        raise InputError(f"{path}: drawn with other weights; run `dvc repro {again}`")
     batch = next(batch for batch in drawer.batches() if place in batch)
-    again = drawer.draw(batch)[0][place - batch.start]
-    if not np.array_equal(again, images.read_pictures(path)[place]):
+    redrawn = drawer.draw(batch)[0][place - batch.start]
+    if not np.array_equal(redrawn, images.read_pictures(path)[place]):
         raise InputError(
             f"{path}: image {number} comes out differently here: on another machine, or with other"
-            " `threads`, last bits differ"
+            " `threads` or `sample.batch`, last bits differ"
         )
     print("drawn again, equal bit by bit")
 

@@ -97,7 +97,7 @@ def tree(tmp_path, monkeypatch):
         "+presets.folder.data.size": 16,
         "+presets.folder.data.unreadable": 0.5,
         "presets.folder.sample.images": 20,
-        "blocks": 1,
+        "blocks": 2,
         "k": 5,
     }
     apply_overrides(tmp_path / "params.yaml", [f"{key}={value}" for key, value in changes.items()])
@@ -162,7 +162,7 @@ def test_an_unreadable_folder_is_named(tree):
         split_data.main()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from(["png", "jpeg", "gif", "webp", "bmp", "tiff", "ppm"]),
     cut=st.floats(0, 1),
@@ -278,6 +278,7 @@ def theirs(tmp_path_factory):
 
 READERS = {
     "data/split/train-00000.parquet": "encode_latents",
+    "data/split/val-00000.parquet": "build_reference",
     "data/vqgan/vqgan.safetensors": "sample_images released",
     "data/latents/train-00000.parquet": "train_ldm released",
     "data/latents/codebook.safetensors": "train_ldm released",
@@ -310,7 +311,7 @@ def ours(clone, tmp_path_factory):
 def test_an_artefact_that_is_not_what_it_was_is_refused(
     name, damage, ours, theirs, monkeypatch, bad_inputs
 ):
-    if (name, damage) == ("data/split/train-00000.parquet", "another run's"):
+    if "data/split" in name and damage == "another run's":
         pytest.skip("a split is nobody's: what is encoded of it knows it")
     monkeypatch.chdir(ours)
     path = Path(name)

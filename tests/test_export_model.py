@@ -465,6 +465,29 @@ def test_the_script_ends_by_saying_what_is_where_and_what_to_do(project, tmp_pat
     assert f"hf upload NAME {tmp_path / 'model'}" in line
 
 
+def test_an_ablation_with_neighbours_of_its_own_is_exported(project, tmp_path, monkeypatch):
+    folder = shutil.copytree(project, tmp_path / "project")
+    ablations = {
+        "retrievals": {"k_2": {"k": 2}},
+        "variants": {"k_2": {"context": "neighbours/ablations/k_2", "neighbours": "stack"}},
+        "rows": {
+            "k_2": {
+                "variant": "ablations/k_2",
+                "context": "neighbours/ablations/k_2",
+                "may_copy": True,
+            }
+        },
+    }
+    (folder / "stages/ablations").mkdir()
+    (folder / "stages/ablations/params.yaml").write_text(yaml.safe_dump({"ablations": ablations}))
+    monkeypatch.chdir(folder)
+    for stage in ("retrieve_neighbours", "train_ldm", *SCORED):
+        import_module(stage).main("ablations/k_2")
+    bundle.write(tmp_path / "model", "ablations/k_2", config.read())
+    output = RissolePipeline.from_pretrained(tmp_path / "model")(num_images=4)
+    assert np.array_equal(arrays(output), drawn(folder, "ablations/k_2")[:4])
+
+
 @pytest.mark.parametrize(
     ("row", "where", "said"),
     [
@@ -474,6 +497,7 @@ def test_the_script_ends_by_saying_what_is_where_and_what_to_do(project, tmp_pat
         ("undrawn", "new", "run `dvc repro compute_fid@undrawn`"),
         ("redrawn", "new", "with another checkpoint than data/ldm/no_rag and params.yaml have"),
         ("resettled", "new", "with another steps and another k than data/ldm/released"),
+        ("reseeded", "new", "with another seed and another k than data/ldm/released"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
@@ -484,9 +508,10 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     for name in ("undrawn", "redrawn"):
         params["rows"][name] = params["rows"]["no_rag"]
     params["rows"]["resettled"] = params["rows"]["released"] | {"sample": {"steps": 1}}
+    params["rows"]["reseeded"] = params["rows"]["released"] | {"seed": 7}
     params["k"] = 4
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    for name in ("redrawn", "resettled"):
+    for name in ("redrawn", "resettled", "reseeded"):
         shutil.copytree(folder / "data/samples/released", folder / f"data/samples/{name}")
         for kind in ("fid", "audit"):
             shutil.copy(

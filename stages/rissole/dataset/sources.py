@@ -77,6 +77,22 @@ def records(data: Data) -> Listing:
     return Listing([every.names[i] for i in chosen], every.record, len(every) - data.images)
 
 
+def bare(root: Path, size: int) -> Data:
+    """The settings of a folder of images that have no labels and no groups."""
+    return Data(
+        source="folder",
+        root=str(root),
+        size=size,
+        images=None,
+        validation=0.5,
+        labels=None,
+        groups=None,
+        classes=None,
+        unreadable=1.0,
+        shard=1,
+    )
+
+
 def avatars(data: Data) -> Listing:
     """Faces drawn by DiceBear in the style "toon-head"; the label is the hair style."""
     names = [f"{STYLE}/{number:06}" for number in range(data.images)]

@@ -34,7 +34,7 @@ class Denoiser(nn.Module):
         self.time = Embedding(ldm.embedding)
         self.position = Embedding(ldm.embedding) if row.position else None
         self.unet = UNet(ldm, channels, 1 + row.position, self.stem.token_width)
-        self.to(memory_format=torch.channels_last)  # convolutions run faster: see the README
+        self.to(memory_format=torch.channels_last)  # convolutions run faster
 
     def context(self, told: Told) -> Context:
         """Embed what does not change while a block is denoised."""

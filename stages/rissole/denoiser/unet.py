@@ -95,7 +95,7 @@ class UNet(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Integers as vectors: sinusoids of 64 dimensions, then two linear layers.
+    """Timesteps or positions as vectors: sinusoids of 64 dimensions, then two linear layers.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.5, base 10,000.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 from rissole.denoiser import conditioning, denoiser
 from rissole.drawing import drawing
 from rissole.export import card, modules
-from rissole.ground import config, files, schema
+from rissole.ground import command, config, files, schema
 from rissole.ground.errors import InputError
 from rissole.latent import latents
 from rissole.latent.pixels import Pixels
@@ -71,20 +71,22 @@ def _check_drawn(row: str, of: schema.Row, settings: config.Settings) -> None:
     """Refuse a row that was drawn, and so scored, by other weights or settings than are there."""
     path, sample = Path(f"data/samples/{row}/samples.parquet"), settings.row_sample(row)
     weights = files.digest(Path(f"data/ldm/{of.variant}/best.safetensors"))
-    told = files.read_table(path, ["checkpoint", "sampler", "steps", "neighbours"])
-    wanted = {"checkpoint": weights, "sampler": sample.sampler, "steps": sample.steps}
+    told = files.read_table(path, ["checkpoint", "seed", "sampler", "steps", "neighbours"])
+    wanted = {"checkpoint": weights, "seed": _seed(of, settings)}
+    wanted |= {"sampler": sample.sampler, "steps": sample.steps}
     other = [name for name, value in wanted.items() if told[name].unique().to_pylist() != [value]]
     if of.context != "latents":
-        retrieval = settings.retrieval(of.context.rpartition("/")[2])
+        retrieval = settings.retrieval(of.context.removeprefix("neighbours/"))
         queries = files.read_table(Path("data", of.context, "queries.parquet"))
         widths = {len(near) for near in (*told["neighbours"].to_pylist(), queries["neighbours"][0])}
         other += ["k"] if widths != {retrieval.k} else []
         query = queries.schema.metadata[b"query"].decode()
         other += ["query"] if query != retrieval.query else []
     if other:
+        again = command.address("compute_fid", row)
         raise InputError(
             f"{path}: drawn, and so scored, with another {' and another '.join(other)} than"
-            f" data/ldm/{of.variant} and params.yaml have; run `dvc repro {card.address(row)}`"
+            f" data/ldm/{of.variant} and params.yaml have; run `dvc repro {again}`"
         )
 
 
@@ -111,13 +113,18 @@ def _write_parts(folder: Path, row: str, of: schema.Row, settings: config.Settin
     }
     about = {
         "row": row,
-        "seed": network.row.seed if of.seed is None else of.seed,
+        "seed": _seed(of, settings),
         "checkpoint": files.digest(weights),
     }
     index = {name: ["rissole.export.parts", part] for name, part in parts.items()}
     files.write_json(
         folder / "model_index.json", {"_class_name": "RissolePipeline"} | library | index | about
     )
+
+
+def _seed(of: schema.Row, settings: config.Settings) -> int:
+    """That of the noise of a row."""
+    return settings.variant(of.variant).seed if of.seed is None else of.seed
 
 
 def _write_database(

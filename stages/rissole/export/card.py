@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rissole.ground import config, files, schema
+from rissole.ground import command, config, files, schema
 from rissole.ground.errors import InputError
 from rissole.judging import scores
 from rissole.report import gallery
@@ -47,15 +47,9 @@ def read_measured(row: str) -> Measured:
     if missing:
         raise InputError(
             f"row {row} has not been drawn, audited and scored yet ({missing[0]} does not exist);"
-            f" run `dvc repro {address(row)}`"
+            f" run `dvc repro {command.address('compute_fid', row)}`"
         )
     return Measured(*map(files.read_json, paths[1:]))
-
-
-def address(row: str) -> str:
-    """The stage that scores a row, as DVC calls it."""
-    family, _, name = row.rpartition("/")
-    return (f"stages/{family}/dvc.yaml:" if family else "") + f"compute_fid@{name}"
 
 
 def page(

@@ -169,7 +169,7 @@ def _records(folder: Path, size: int) -> sources.Listing:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; name one with images")
     try:
-        return sources.folder(_settings(folder, size))
+        return sources.folder(sources.bare(folder, size))
     except InputError as error:
         said = str(error).rpartition(" (")[0]  # what follows tells how to mend params.yaml
         raise InputError(f"{said}; name a folder of images that can be read") from None
@@ -191,21 +191,6 @@ def _read(
             for record, picture in zip(some, read, strict=True):
                 there = isinstance(picture, Picture)
                 yield record.name, picture, next(encoded) if there else None
-
-
-def _settings(folder: Path, size: int) -> schema.Data:
-    return schema.Data(
-        source="folder",
-        root=str(folder),
-        size=size,
-        images=None,
-        validation=0.5,
-        labels=None,
-        groups=None,
-        classes=None,
-        unreadable=1.0,
-        shard=1,
-    )
 
 
 def _digest(values: np.ndarray) -> bytes:

@@ -74,9 +74,9 @@ class Checkpoints:
         """
         if processes.first():
             abandoned = time.time() - ABANDONED
-            for folder in self._folder.parent.glob("*/lock"):
-                if folder.stat().st_mtime < abandoned:
-                    shutil.rmtree(folder.parent, ignore_errors=True)
+            for lock_of in self._folder.parent.glob("*/lock"):
+                if lock_of.parent.stat().st_mtime < abandoned:  # every save renews it
+                    shutil.rmtree(lock_of.parent, ignore_errors=True)
             shutil.rmtree(self._folder, ignore_errors=True)
             lock.release(self._lock)
 

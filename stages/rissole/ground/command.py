@@ -34,6 +34,17 @@ def parser(script: Path) -> ArgumentParser:
     return parser
 
 
+def address(stage: str, row: str = "") -> str:
+    """A stage as DVC is told it: those of the ablations stand in a file of their own.
+
+    Args:
+        stage: its name.
+        row: of the table or the like, `ablations/` before it if it is one; or none.
+    """
+    family, _, name = row.rpartition("/")
+    return (f"stages/{family}/dvc.yaml:" if family else "") + stage + (f"@{name}" if name else "")
+
+
 def following(script: Path, words: list[str]) -> str:
     """What to do after a stage of the pipeline was called by hand; empty for other scripts.
 
@@ -41,12 +52,11 @@ def following(script: Path, words: list[str]) -> str:
         script: that was called.
         words: with which: none, or the name of a row or the like.
     """
-    family, _, row = "".join(words).rpartition("/")
-    pipeline = Path("stages" if family else "", family, "dvc.yaml")
+    called = address(script.stem, "".join(words))
+    pipeline = Path(called.rpartition(":")[0] or "dvc.yaml")
     if not pipeline.exists() or f"\n  {script.stem}:\n" not in pipeline.read_text("utf-8"):
         return ""
-    address = (f"{pipeline}:" if family else "") + script.stem + (f"@{row}" if row else "")
-    return f"next: `dvc commit {address}` has DVC take this as it is; `dvc repro` goes on from it"
+    return f"next: `dvc commit {called}` has DVC take this as it is; `dvc repro` goes on from it"
 
 
 def answer_help() -> None:

@@ -1,4 +1,4 @@
-"""params.yaml and the ablations', read and checked as a whole: the only module that opens them.
+"""params.yaml and the ablations', read and checked as a whole: what the stages know of them.
 
 A value is looked up in the shared section, over which the chosen preset's section is laid, over
 which a variant's own `ldm` or a row's own `sample` is laid. What one of them leaves out, it takes
@@ -322,19 +322,24 @@ def _check_sides(settings: Settings, variants: dict[str, Variant], size: int) ->
             f" {len(settings.vqgan.widths)} vqgan.widths shrink it"
         )
     side = size // factor
-    splits = {"blocks": settings._params.blocks}
-    splits |= {f"{_key('variants', name)}.blocks": of.blocks for name, of in variants.items()}
-    for key, blocks in splits.items():  # of pixels, too, as audits compare blocks of latents
-        if blocks is not None and side % blocks:
+    possible = [parts for parts in range(2, side // 2 + 1) if side % parts == 0]
+    splits = {"blocks": (settings._params.blocks, possible)}
+    for name, of in variants.items():
+        splits[f"{_key('variants', name)}.blocks"] = (of.blocks, [1, *possible])
+    for key, (
+        blocks,
+        choice,
+    ) in splits.items():  # of pixels, too: audits compare those of latents
+        if blocks is not None and blocks not in choice:
             raise InputError(
-                f"params.yaml: {key} is {blocks}: does not divide the latent's side {side}"
-                f" (data.size {size} / {factor}); take one of"
-                f" {[d for d in range(1, side + 1) if side % d == 0]}"
+                f"params.yaml: {key} is {blocks}: the latent's side {side} (data.size {size} /"
+                f" {factor}) is cut into equal blocks of 2 or more a side; take one of {choice}"
             )
     for name, of in variants.items():
         if of.network == "ddpmpp" and _complete(settings._params, settings, "ldm"):
             key = _key("variants", name)
-            seen = size if of.space == "pixel" else side
+            parts = settings._params.blocks if of.blocks is None else of.blocks
+            seen = (size if of.space == "pixel" else side) // (parts or 1)
             levels = len(settings._section("ldm", f"{key}.ldm", of.ldm).widths)
             if seen % _halved(of, levels):
                 raise InputError(

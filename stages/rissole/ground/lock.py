@@ -34,7 +34,10 @@ def hold(path: Path, what: str) -> int | None:
                 return file
             os.close(file)  # its holder removed it meanwhile: lock what is there now
         except BlockingIOError:
-            raise _taken(path, what) from None
+            os.close(file)
+            holder = _holder(path)
+            if holder is not None:  # else it has ended meanwhile
+                raise _taken(holder, what) from None
         except OSError as error:
             if files.disk_is_full(error):
                 raise files.no_room(path, 0) from None
@@ -48,14 +51,21 @@ def release(lock: int | None) -> None:
         os.close(lock)
 
 
-def _taken(path: Path, what: str) -> InputError:
-    words = []
+def _holder(path: Path) -> list[str] | None:
+    """Number and host of the process that a lock names; None where the lock is gone."""
     for _ in range(20):  # the holder has yet to write its name
-        words = path.read_text().split()
+        try:
+            words = path.read_text().split()
+        except FileNotFoundError:
+            return None
         if words:
-            break
+            return words
         time.sleep(0.05)
-    number, host = words or ("?", "?")
+    return ["?", "?"]
+
+
+def _taken(holder: list[str], what: str) -> InputError:
+    number, host = holder
     return InputError(
         f"process {number} of {host} is at {what} already: wait for it, or end it (`kill {number}`)"
     )

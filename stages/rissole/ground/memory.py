@@ -65,7 +65,9 @@ def free() -> int:
         lines = (line.split() for line in known.read_text().splitlines())
         most = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
     if limit.exists() and limit.read_text().strip() != "max":
-        most = min(
-            most, int(limit.read_text()) - int(limit.with_name("memory.current").read_text())
-        )
+        used = int(limit.with_name("memory.current").read_text())
+        lines = limit.with_name("memory.stat").read_text().splitlines()
+        held = {name: int(size) for name, size in map(str.split, lines)}
+        cached = held["active_file"] + held["inactive_file"]  # files': given back when asked for
+        most = min(most, int(limit.read_text()) - used + cached)
     return most // int(os.environ.get("LOCAL_WORLD_SIZE", 1))

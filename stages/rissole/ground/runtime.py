@@ -35,15 +35,15 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
         processes.check(shared)
         if shared:
             processes.start_wanted()
-        said = _said(parser.prog, words)
-        _keep_others_away(said)
+        called = said(parser.prog, (str(value) for value in vars(words).values() if value))
+        _keep_others_away(called)
         with (
             Path(os.devnull).open("w") as nothing,
             redirect_stdout(sys.stdout if processes.first() else nothing),
         ):
             main(**vars(words))
             _say_what_follows(Path(inspect.getfile(main)), words)
-        _note_seconds(said)
+        _note_seconds(called)
     except InputError as error:
         sys.exit(f"{parser.prog}: {error}")
     except KeyboardInterrupt as interrupt:
@@ -61,18 +61,18 @@ def _stop(script: str, kept: str = "") -> None:
     os._exit(130)
 
 
-def _said(script: str, words: Namespace) -> str:
+def said(script: str, words: Iterable[str]) -> str:
     """What was called, as a file can be named; what is too long for that ends in a digest."""
-    said = " ".join([script, *(str(value) for value in vars(words).values() if value)])
+    said = " ".join([script, *words])
     name = quote(said, safe=" ")
     digest = hashlib.sha256(said.encode()).hexdigest()[:16]
     return name if len(name) <= LONGEST else f"{name[:LONGEST]} {digest}"
 
 
-def _keep_others_away(said: str) -> None:
+def _keep_others_away(called: str) -> None:
     """Lock out a second process with the same words, where anything can be written at all."""
     if processes.first() and os.access(".", os.W_OK):
-        lock.hold(Path("checkpoints", "running", f"{said}.lock"), f"`{unquote(said)}`")
+        lock.hold(Path("checkpoints", "running", f"{called}.lock"), f"`{unquote(called)}`")
 
 
 def _say_what_follows(script: Path, words: Namespace) -> None:
@@ -84,12 +84,12 @@ def _say_what_follows(script: Path, words: Namespace) -> None:
             print(following)
 
 
-def _note_seconds(said: str) -> None:
+def _note_seconds(called: str) -> None:
     """Leave how long it took to who looks back, such as the report; no work is lost over that."""
     if processes.first():
         with suppress(InputError, OSError):
             seconds = time.perf_counter() - command.STARTED
-            files.write_json(identity.folder("seconds") / f"{said}.json", {"seconds": seconds})
+            files.write_json(identity.folder("seconds") / f"{called}.json", {"seconds": seconds})
 
 
 def set_up(threads: int):
@@ -120,21 +120,28 @@ def set_up(threads: int):
 
 
 def machine(device) -> list:
-    """What the last bits of a result depend on: device, threads, version of torch."""
+    """What the last bits of a result depend on: device, precision, threads, version of torch."""
     import torch
 
-    return [device.type, torch.get_num_threads(), torch.__version__]
+    mixed = mixes_precision(device)
+    return [device.type, *(["bf16"] if mixed else []), torch.get_num_threads(), torch.__version__]
 
 
-def autocast(device) -> AbstractContextManager:
-    """Mixed precision where it pays: bf16 on CUDA, and on CPUs that multiply matrices of it (AMX).
+def mixes_precision(device) -> bool:
+    """Whether bf16 pays: on CUDA, and on CPUs that multiply matrices of it (AMX).
 
     CPUs that have vector instructions alone for it are faster in single precision.
     """
     import torch
 
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+
+
+def autocast(device) -> AbstractContextManager:
+    """Mixed precision where it pays (`mixes_precision`)."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=mixes_precision(device))
 
 
 def peak_memory(device) -> int:

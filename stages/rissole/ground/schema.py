@@ -188,7 +188,7 @@ class LDM(Checked):
 class Sample(Checked):
     """Section `sample`: how images are drawn."""
 
-    images: Annotated[int, Field(ge=2)] | None
+    images: Annotated[int, Field(ge=10)] | None  # fewer tell no distance
     sampler: Literal["ddpm", "ddim", "dpmsolver++", "heun"]
     steps: Positive
     batch: Positive
@@ -339,7 +339,7 @@ class Params(Checked):
     query: Query | Literal["random"] = None
     exclude: Exclude = None
     threads: Positive = None
-    checkpoint: Positive = 300
+    checkpoint: Annotated[float, Field(gt=0)] = 300
     queries: Positive = None
     data: dict = None
     vqgan: dict = None

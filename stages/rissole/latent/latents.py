@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Latents:
-    """The images of one split as codes; a latent is `codebook[codes]`, at 1/20 of the memory.
+    """The images of one split as codes; a latent is `codebook[codes]`, of a fraction of the size.
 
     Attributes:
         ids: int64 (n,), unlike each other.

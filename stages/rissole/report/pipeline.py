@@ -3,9 +3,8 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
-from rissole.ground import files, identity
+from rissole.ground import files, identity, runtime
 from rissole.ground.errors import InputError
 
 import yaml
@@ -140,6 +139,5 @@ def _reaches(waits: dict[str, set[str]], starts: set[str], goal: str) -> bool:
 def _seconds(command: str) -> float | None:
     """How long a command took when it last ran here, or None where that is not known."""
     _, script, *words = command.split()
-    said = " ".join([Path(script).name, *words])
-    path = SECONDS / f"{quote(said, safe=' ')}.json"
+    path = SECONDS / f"{runtime.said(Path(script).name, words)}.json"
     return float(files.read_json(path)["seconds"]) if path.exists() else None

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rissole.ground import files
+from rissole.ground import command, files
 from rissole.ground.config import Settings
 from rissole.ground.errors import InputError
 from rissole.ground.schema import SECTIONS, Variant
@@ -65,7 +65,7 @@ def collect(settings: Settings) -> dict:
     tables = {
         title: names
         for title, names in settings.ablations.tables.items()
-        if not any(pipeline.changed(_scoring(name)) for name in names)
+        if not any(pipeline.changed(command.address("compute_fid", name)) for name in names)
     }
     names = dict.fromkeys([*settings.rows, *(name for of in tables.values() for name in of)])
     rows = {name: settings.row(name) for name in names}
@@ -136,12 +136,6 @@ def page(name: str, content: dict, asserted: list[Claim], of_ablations: list[Cla
     if "retrieval" in content:  # which older publications did not judge
         parts.append(retrieval_page.page(content["retrieval"], results))
     return "\n".join(parts)
-
-
-def _scoring(row: str) -> str:
-    """The stage that ends in a row's scores."""
-    family, _, name = row.rpartition("/")
-    return f"stages/{family}/dvc.yaml:compute_fid@{name}" if family else f"compute_fid@{name}"
 
 
 def _about(name: str, content: dict) -> str:

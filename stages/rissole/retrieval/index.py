@@ -78,10 +78,8 @@ def build(
             shutil.rmtree(path)
     digests = [identity.digest(folder / _name(start)) for start in about.get("parts", [])]
     files.write_record(folder / "index.json", about | {"latents": latents, "digests": digests})
-    near, truth = near[0], truth[0]
-    hits = (near[:, :, None] == truth[:, None]) & (truth[:, None] >= 0)
     return about | {
-        "recall_at_20": round(float(hits.sum() / (truth >= 0).sum()), 4),
+        "recall_at_20": round(search.recall(near[0], truth[0]), 4),
         "queries_per_second": float(f"{len(probes) / seconds:.2g}"),
     }
 

@@ -1,5 +1,7 @@
 """The neighbours of images: who is found, and who may not be one."""
 
+from dataclasses import replace
+
 from rissole.ground import files, runtime, schema
 from rissole.ground.errors import InputError
 from rissole.latent import latents
@@ -80,6 +82,8 @@ def pictures(database: Latents) -> np.ndarray:
 
 
 def _exhaustive(index: search.Index) -> search.Index:
+    if isinstance(index, search.HubCorrected):
+        return replace(index, index=_exhaustive(index.index))
     return search.Exact(index.vectors) if isinstance(index, search.Approximate) else index
 
 

@@ -172,6 +172,12 @@ class HubCorrected:
         return np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
 
 
+def recall(found: np.ndarray, truth: np.ndarray) -> float:
+    """The share of the true nearest rows (q, n) that are among those found (q, m); -1 is none."""
+    hits = (found[:, :, None] == truth[:, None]) & (truth[:, None] >= 0)
+    return float(hits.sum() / max(1, (truth >= 0).sum()))
+
+
 Index = Exact | Approximate | Random | Part | HubCorrected
 
 

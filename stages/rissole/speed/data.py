@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 
 from rissole.dataset import sources
 from rissole.dataset.images import prepare_all
-from rissole.ground import config, schema
 from rissole.ground.config import Settings
 from rissole.retrieval import index
 from rissole.speed import memory, searching
@@ -28,15 +27,12 @@ def database(world: World) -> dict[str, float]:
     return {"database_bytes_per_image": coded, "database_floats_over_codes": floats / coded}
 
 
-def splitting(images: int) -> dict[str, float]:
+def splitting(images: int, size: int) -> dict[str, float]:
     """Images per second that are read, cut to size and numbered, once the workers have started."""
     with TemporaryDirectory() as folder:
         memory.draw(Path(folder) / "images", images)
-        of = schema.Data.model_validate(
-            config.read().data.model_dump() | {"source": "folder", "root": f"{folder}/images"}
-        )
-        records = sources.records(of)
-        prepared = prepare_all(records, of.size)
+        records = sources.records(sources.bare(Path(folder) / "images", size))
+        prepared = prepare_all(records, size)
         for _ in range(16):
             next(prepared)
         clock = time.perf_counter()

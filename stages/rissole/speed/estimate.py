@@ -180,7 +180,8 @@ def rehearse(settings: Settings, params: dict, size: Size, folder: Path) -> Rehe
     name = representative(settings)
     row = settings.rows[name]
     contexts = (row.context, settings.variants[row.variant].context)
-    tables = dict.fromkeys(["main", *(context.rpartition("/")[2] for context in contexts)])
+    tables = (context.removeprefix("neighbours/") for context in contexts)
+    tables = dict.fromkeys(["main", *tables])
     tables = [table for table in tables if table in settings.retrievals]
     kept = {"rows": [name], "variants": [row.variant], "retrievals": tables}
     (folder / "params.yaml").write_text(yaml.safe_dump(shortened(params, size, kept)))
@@ -223,10 +224,11 @@ def shortened(params: dict, size: Size, kept: dict[str, list[str]]) -> dict:
         params[section] = {name: params[section][name] for name in names}
     preset = params["presets"][params["preset"]]
     data = (params.get("data") or {}) | (preset.get("data") or {})
+    unreadable = float(data["unreadable"])  # 1e-05, as DVC writes it, is a word to YAML
     changed = {
         "data": {
             "images": size.images,
-            "unreadable": min(1.0, data["unreadable"] + 3 / size.images),  # chance has its due
+            "unreadable": min(1.0, unreadable + 3 / size.images),  # chance has its due
         },
         "vqgan": {"steps": size.first_stage},
         "ldm": {"steps": size.denoiser, "validations": size.validations},

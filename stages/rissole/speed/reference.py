@@ -44,7 +44,7 @@ def block_loss(
     database: Database,
     rows: Tensor,
 ) -> Tensor:
-    """As `denoiser.training.block_loss`, with the same draws from torch's global generator."""
+    """As `denoiser.training.block_loss` with a timestep for each block, and the same draws."""
     with torch.no_grad():
         codes = first_stage.encode(database.pictures[rows])
     raw = F.embedding(codes, first_stage.codebook()).movedim(-1, 1)
