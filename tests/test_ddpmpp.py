@@ -67,7 +67,7 @@ def test_v_prediction_of_unit_variance_is_edm_s_preconditioning():
 def test_heun_s_steps_are_those_of_edm():
     """Algorithm 1 of Karras et al. 2022 without churn, written out in its own variables."""
     ldm = toy.ldm(schedule="lognormal", prediction="v_prediction", timesteps=1000)
-    sample = Sample(images=2, sampler="heun", steps=8, batch=2)
+    sample = Sample(images=10, sampler="heun", steps=8, batch=2)
     data, steps = 0.5, 8
 
     def best(x, sigma):  # a denoiser in closed form: images of variance 0.2 around 0.1

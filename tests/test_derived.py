@@ -80,5 +80,5 @@ def test_settings_must_go_with_every_side_that_may_be_chosen(tmp_path, bad_input
     params |= {"preset": "folder", "blocks": 16}  # of a latent of 16 x 16, but not of 8 x 8
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     bad_inputs.add(("folder", "blocks", 16))
-    with pytest.raises(InputError, match="blocks is 16: does not divide .* side 8 .*size 32"):
+    with pytest.raises(InputError, match="blocks is 16: the latent's side 8 .*size 32"):
         config.read(tmp_path / "params.yaml")

@@ -13,7 +13,7 @@ import torch
 
 
 def sampler(ldm, rule="ddim", steps=10, limit=3.0):
-    return samplers.build(ldm, Sample(images=2, sampler=rule, steps=steps, batch=2), limit)
+    return samplers.build(ldm, Sample(images=10, sampler=rule, steps=steps, batch=2), limit)
 
 
 @pytest.fixture(autouse=True)

@@ -73,7 +73,7 @@ def test_neighbours_of_nothing_but_the_code_nearest_the_mean_cannot_be_dropped()
 def test_the_shift_is_that_of_images_drawn_one_by_one():
     made, database, told = network("stack"), toy.latents(60), neighbours(6)
     conditioning = Conditioning(made.row, database, made.ldm.normalise)
-    sample = Sample(images=6, sampler="ddim", steps=5, batch=1)
+    sample = Sample(images=10, sampler="ddim", steps=5, batch=1)
     sampler = samplers.build(made.ldm, sample, conditioning.limit)
 
     def draw(image, rows):
