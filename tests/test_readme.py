@@ -98,6 +98,16 @@ def test_the_figures_of_speed_are_those_that_were_measured():
         assert f"{value:,.{len(figure.partition('.')[2])}f}" == figure, path
 
 
+def test_the_figures_of_two_processors_are_those_that_were_measured():
+    both = [json.loads(committed(f"metrics/{name}.json")) for name in ("speed", "speed_single")]
+    shown = re.findall(r"^\| `([\w/]+)` \| ([\d.,]+) \| ([\d.,]+) \|$", SHOWN, re.M)
+    assert len(shown) == 8
+    for path, *figures in shown:
+        for figure, measured in zip(figures, both, strict=True):
+            value = reduce(lambda of, key: of[key], path.split("/"), measured)
+            assert f"{value:,.{len(figure.partition('.')[2])}f}" == figure, path
+
+
 def test_the_plan_is_what_the_script_prints():
     script = [sys.executable, ROOT / "stages/plan_scale.py"]
     printed = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True).stdout
