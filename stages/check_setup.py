@@ -22,7 +22,8 @@ from rissole.ground.derived import Extent
 from rissole.ground.errors import InputError
 from rissole.results import tables
 from rissole.speed import estimate
-from rissole.speed.estimate import Estimate, Rehearsal, Size
+from rissole.speed.estimate import Estimate, Rehearsal
+from rissole.speed.stages import JUDGED, STAGES, Size
 
 import pandas as pd
 import yaml
@@ -54,7 +55,7 @@ def main(preset: str = "", root: str = "", gpus: str = "1") -> None:
     second = rehearse(settings, params, estimate.second_size(settings, size, first))
     found = estimate.extrapolate(settings, size, first, second)
     print(tables.markdown(pd.DataFrame(lines(found, devices)), left=1))
-    alone = sum(of.seconds / of.calls for of in found.values())
+    alone = sum(of.seconds / of.calls for stage, of in found.items() if STAGES[stage].scores)
     print(f"one row alone: {duration(alone)} (`dvc repro compute_fid@{next(iter(settings.rows))}`)")
     if train > settings.index.exact_below:
         print(
@@ -132,26 +133,26 @@ def rehearse(settings: config.Settings, params: dict, size: Size) -> Rehearsal:
 
 def lines(found: dict[str, Estimate], devices: int) -> list[dict[str, str]]:
     """A line for each stage, and one for all."""
+    shared = {
+        stage: of.seconds / (devices if STAGES[stage].shared else 1) for stage, of in found.items()
+    }
     shown = [
         {
             "stage": stage,
             "runs": str(of.calls),
             "time": duration(of.seconds),
-            **on_more(of.seconds / (devices if stage in estimate.SHARED else 1), devices),
+            **on_more(shared[stage], devices),
             "host memory (MB)": f"{of.mb:,.0f}",
         }
         for stage, of in found.items()
     ]
-    shared = sum(
-        of.seconds / (devices if stage in estimate.SHARED else 1) for stage, of in found.items()
-    )
     return [
         *shown,
         {
             "stage": "in all",
             "runs": str(sum(of.calls for of in found.values())),
             "time": total(found),
-            **on_more(shared, devices),
+            **on_more(sum(shared.values()), devices),
             "host memory (MB)": f"{max(of.mb for of in found.values()):,.0f}",
         },
     ]
@@ -180,7 +181,7 @@ def said_of_scores(settings: config.Settings, size: Size, seen: Rehearsal) -> st
     share = settings.data.validation
 
     def noise(of: Size) -> float:
-        return 1 / min(share * of.images, estimate.JUDGED) + 1 / of.drawn
+        return 1 / min(share * of.images, JUDGED) + 1 / of.drawn
 
     name, floor = next(iter(seen.floor.items()))
     return (

@@ -10,12 +10,15 @@ import check_setup
 from rissole.ground import config
 from rissole.ground.errors import InputError
 from rissole.speed import estimate
-from rissole.speed.estimate import Rehearsal, Size
+from rissole.speed.estimate import Rehearsal
 from rissole.speed.rehearsal import Cost
+from rissole.speed.stages import STAGES, Size
 from tiny import ENVIRONMENT, ROOT
 
+import networkx
 import pytest
 import yaml
+from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 
 WHOLE = Size(images=5000, first_stage=2000, denoiser=450, validations=4, drawn=500, steps=20)
@@ -39,7 +42,7 @@ def project(tmp_path):
 
 
 def costs(settings, seconds, mb):
-    return {name: Cost(seconds, mb) for name in estimate.calls(settings)}
+    return {name: Cost(seconds, mb) for name in STAGES}
 
 
 def test_it_foresees_the_time_of_a_run_within_a_factor_of_two(clone, tmp_path):
@@ -68,8 +71,16 @@ def test_it_knows_every_stage_of_the_pipeline_and_how_often_it_runs(settings):
         name: len(params[of["foreach"].strip("${}")]) if "foreach" in of else 1
         for name, of in stages.items()
     }
-    known = {name: len(words) for name, words in estimate.calls(settings).items()}
+    known = {name: of.calls(settings) for name, of in STAGES.items()}
     assert list(known.items()) == list(every.items())
+
+
+def test_it_knows_what_the_scores_of_a_row_wait_for():
+    with Repo(str(ROOT)) as repo:
+        graph, named = repo.index.graph, {of.addressing: of for of in repo.index.stages}
+    wanted = named["compute_fid@rissole"]
+    needed = {of.name.partition("@")[0] for of in networkx.descendants(graph, wanted) | {wanted}}
+    assert {name for name, of in STAGES.items() if of.scores} == needed
 
 
 def test_what_grows_is_told_from_what_does_not(settings):
@@ -77,7 +88,7 @@ def test_what_grows_is_told_from_what_does_not(settings):
 
     def rehearsal(size):
         of = Cost(2 + 0.01 * size.first_stage, 100 + 0.001 * size.images)
-        return Rehearsal(size, dict.fromkeys(estimate.calls(settings), of), {}, {}, {})
+        return Rehearsal(size, dict.fromkeys(STAGES, of), {}, {}, {})
 
     first, second = Size(250, 5, 5, 1, 25, 2), Size(1000, 50, 50, 1, 100, 4)
     found = estimate.extrapolate(settings, WHOLE, rehearsal(first), rehearsal(second))
@@ -95,7 +106,7 @@ def test_a_training_is_foreseen_by_its_own_clock(settings):
     def rehearsal(size, start):
         seconds = {"train_ldm": 0.1 * size.denoiser}
         cost = Cost(start + seconds["train_ldm"], 100)
-        return Rehearsal(size, dict.fromkeys(estimate.calls(settings), cost), seconds, {}, {})
+        return Rehearsal(size, dict.fromkeys(STAGES, cost), seconds, {}, {})
 
     first, second = Size(250, 5, 5, 0, 25, 2), Size(1000, 55, 55, 0, 100, 4)
     size = Size(5000, 2000, 450, 0, 500, 20)

@@ -106,7 +106,7 @@ def test_each_stage_measured_finds_what_it_reads_made_by_one_before_it():
 
 def test_the_peak_of_a_stage_is_its_own_and_not_its_parents(tmp_path, monkeypatch):
     ballast = np.ones(60_000_000)
-    monkeypatch.setattr(rehearsal, "STAGES", tmp_path)
+    monkeypatch.setattr(rehearsal, "SCRIPTS", tmp_path)
     (tmp_path / "stage.py").write_text("import sys\nx = b'1' * int(sys.argv[1])\n")
     small, large = (rehearsal.call(tmp_path, "stage", of).mb for of in ("1", "100000000"))
     assert large - small == pytest.approx(100, abs=5)
@@ -114,14 +114,14 @@ def test_the_peak_of_a_stage_is_its_own_and_not_its_parents(tmp_path, monkeypatc
 
 
 def test_a_stage_that_fails_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(rehearsal, "STAGES", tmp_path)
+    monkeypatch.setattr(rehearsal, "SCRIPTS", tmp_path)
     (tmp_path / "stage.py").write_text("raise SystemExit('no such row')\n")
     with pytest.raises(InputError, match="stage b failed: no such row"):
         rehearsal.call(tmp_path, "stage", "b")
 
 
 def test_a_stage_that_something_ends_is_not_taken_for_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(rehearsal, "STAGES", tmp_path)
+    monkeypatch.setattr(rehearsal, "SCRIPTS", tmp_path)
     (tmp_path / "stage.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
     (tmp_path / "peak").write_text("1")  # of the one before
     with pytest.raises(InputError, match="stage: was ended by SIGKILL, .* memory runs out"):

@@ -14,6 +14,7 @@ from rissole.ground import files
 from rissole.ground.config import Settings
 from rissole.speed import rehearsal
 from rissole.speed.rehearsal import Cost
+from rissole.speed.stages import STAGES, Size
 
 import yaml
 
@@ -24,41 +25,8 @@ PATHS = {  # keys of params.yaml that hold paths, by section
     "encoder": ("weights",),
     "judge": ("inception",),
 }
-SHARED = {  # stages that several devices share
-    "train_vqgan",
-    "encode_latents",
-    "embed_images",
-    "train_ldm",
-    "sample_images",
-    "extract_features",
-}
-JUDGED = 10_000  # val images at most, as `build_reference` has it
-VALIDATED = 256  # val images that a validation loss is taken over, as `denoiser.training` has it
-# Stages whose memory is that of a batch, and of images in their smallest form.
-BATCHES = {"train_vqgan", "train_ldm", "sample_images", "extract_features", "show_samples"}
 COPIES = 2  # of what lies in data/: DVC's cache holds another
-TRAINING = 3  # times the FLOP of a forward pass
 PATIENCE = 40  # seconds for a training that is rehearsed
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much a run works through.
-
-    Attributes:
-        images: read, of both splits.
-        first_stage, denoiser: steps of the trainings.
-        validations: of the denoiser.
-        drawn: images of a row.
-        steps: of the sampler.
-    """
-
-    images: int
-    first_stage: int
-    denoiser: int
-    validations: int
-    drawn: int
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -141,30 +109,6 @@ def _least(one: Size, other: Size) -> Size:
     return Size(*map(min, vars(one).values(), vars(other).values()))
 
 
-def calls(settings: Settings) -> dict[str, list[list[str]]]:
-    """The words that each stage is called with, call by call, in running order."""
-    rows, once = [[name] for name in settings.rows], [[]]
-    return {
-        "split_data": once,
-        "train_vqgan": once,
-        "encode_latents": once,
-        "embed_images": once,
-        "build_index": once,
-        "retrieve_neighbours": [[name] for name in settings.retrievals],
-        "train_ldm": [[name] for name in settings.variants],
-        "sample_images": rows,
-        "build_reference": once,
-        "score_controls": once,
-        "extract_features": rows,
-        "audit_samples": rows,
-        "compute_fid": rows,
-        "show_samples": rows,
-        "judge_retrieval": once,
-        "make_tables": once,
-        "make_report": once,
-    }
-
-
 def rehearse(settings: Settings, params: dict, size: Size, folder: Path) -> Rehearsal:
     """Run each stage once, on a part of the images and a few steps.
 
@@ -188,10 +132,9 @@ def rehearse(settings: Settings, params: dict, size: Size, folder: Path) -> Rehe
     shutil.copy(PROJECT / "dvc.yaml", folder)  # which the report draws
     (folder / "metrics").mkdir()
     (folder / "metrics/claims.yaml").write_text("[]\n")
-    words = {"retrieve_neighbours": tables, "train_ldm": [row.variant]}
     costs = {}
-    for stage, every in calls(settings).items():
-        for word in words.get(stage, [name]) if every[0] else [None]:
+    for stage, of in STAGES.items():
+        for word in kept.get(of.each, [None]):
             costs[stage] = rehearsal.call(folder, stage, *([] if word is None else [word]))
     reference = files.read_json(folder / "metrics/reference.json")
     trained = files.read_json(folder / f"metrics/ldm/{row.variant}.json")["train_seconds"]
@@ -251,32 +194,6 @@ def shortened(params: dict, size: Size, kept: dict[str, list[str]]) -> dict:
     return params
 
 
-def work(settings: Settings, size: Size, stage: str) -> float:
-    """What the seconds of a call of a stage grow with, in units of its own."""
-    train = size.images * (1 - settings.data.validation)
-    judged = min(size.images - train, JUDGED)
-    validated = min(size.images - train, VALIDATED) / settings.ldm.batch / TRAINING
-    return {
-        "split_data": size.images,
-        "train_vqgan": size.first_stage,
-        "encode_latents": size.images,
-        "embed_images": size.images,
-        "build_index": size.images,
-        "retrieve_neighbours": size.images * train,
-        "train_ldm": size.denoiser + size.validations * validated,
-        "sample_images": size.drawn * size.steps,
-        "build_reference": 2 * judged + max(size.drawn, judged) + size.drawn,
-        "score_controls": size.drawn,
-        "extract_features": size.drawn,
-        "audit_samples": size.drawn,  # and of its search for copies with the train images, too
-        "compute_fid": size.drawn,
-        "show_samples": min(size.drawn, settings.sample.batch) * size.steps,
-        "judge_retrieval": size.images,
-        "make_tables": 0,
-        "make_report": 0,
-    }[stage]
-
-
 def extrapolate(
     settings: Settings, size: Size, first: Rehearsal, second: Rehearsal
 ) -> dict[str, Estimate]:
@@ -289,27 +206,19 @@ def extrapolate(
         second: the larger one.
     """
     found = {}
-    for stage, words in calls(settings).items():
-        low, high = (of.costs[stage] for of in (first, second))
-        worked = [work(settings, of, stage) for of in (first.size, second.size, size)]
+    for stage, of in STAGES.items():
+        low, high = (tried.costs[stage] for tried in (first, second))
+        sizes = (first.size, second.size, size)
+        worked = [of.work(settings, each) for each in sizes]
         clocks = [first.worked.get(stage, low.seconds), second.worked.get(stage, high.seconds)]
         seconds = _on_the_line(*worked, *clocks) + high.seconds - clocks[1]
-        images = [of.images for of in (first.size, second.size, size)]
-        if stage in BATCHES:  # as large in the second rehearsal as in the run
-            mb = high.mb + _bytes_held(settings, stage) * (size.images - second.size.images) / 1e6
+        if of.held:  # a batch is as large in the second rehearsal as in the run
+            mb = high.mb + of.held(settings) * (size.images - second.size.images) / 1e6
         else:
-            mb = _on_the_line(*images, low.mb, high.mb)
-        found[stage] = Estimate(len(words), len(words) * seconds, mb)
+            mb = _on_the_line(*(each.images for each in sizes), low.mb, high.mb)
+        calls = of.calls(settings)
+        found[stage] = Estimate(calls, calls * seconds, mb)
     return found
-
-
-def _bytes_held(settings: Settings, stage: str) -> int:
-    """What a stage that works in batches holds of each image: its pixels, or its codes."""
-    side = settings.data.size
-    if stage == "train_vqgan":
-        return 3 * side**2
-    codes = (side // 2 ** len(settings.vqgan.widths)) ** 2
-    return 0 if stage == "extract_features" else 4 * codes * (1 + settings.latents.mirrors)
 
 
 def _on_the_line(low: float, high: float, at: float, y_low: float, y_high: float) -> float:

@@ -11,7 +11,8 @@ from time import perf_counter
 from rissole.denoiser.unet import UNet
 from rissole.ground.schema import LDM
 from rissole.speed import rehearsal
-from rissole.speed.rehearsal import STAGES
+from rissole.speed.rehearsal import SCRIPTS
+from rissole.speed.stages import STAGES
 from rissole.speed.timing import quiet
 
 import numpy as np
@@ -25,17 +26,7 @@ FILES = 6  # that the smaller number of images makes: by then allocators hold wh
 BLOCK = 8  # side of a block of latents
 IMAGES = 8  # drawn at once
 
-
-CALLS = {
-    "split_data": [],
-    "train_vqgan": [],
-    "encode_latents": [],
-    "embed_images": [],
-    "build_index": [],
-    "retrieve_neighbours": ["main"],
-    "train_ldm": ["rissole"],
-    "sample_images": ["rissole"],
-}
+WORDS = {"retrievals": ["main"], "variants": ["rissole"], "rows": ["rissole"]}  # that are tried
 
 
 def growth(images: int, last: str) -> dict[str, object]:
@@ -62,12 +53,15 @@ def growth(images: int, last: str) -> dict[str, object]:
 
 def _run(images: int, held: int, last: str) -> dict[str, float]:
     """MB at the peak of each stage over so many made-up images."""
-    stages = list(CALLS)[: list(CALLS).index(last) + 1]
+    stages = list(STAGES)[: list(STAGES).index(last) + 1]
     with TemporaryDirectory() as folder:
         folder = Path(folder)
         draw(folder / "images", images)
         (folder / "params.yaml").write_text(yaml.safe_dump(_settings(images, held)))
-        return {stage: rehearsal.call(folder, stage, *CALLS[stage]).mb for stage in stages}
+        return {
+            stage: rehearsal.call(folder, stage, *WORDS.get(STAGES[stage].each, [])).mb
+            for stage in stages
+        }
 
 
 def draw(folder: Path, images: int) -> None:
@@ -85,7 +79,7 @@ def draw(folder: Path, images: int) -> None:
 
 def _settings(images: int, held: int) -> dict:
     """params.yaml of the project with this number of images, and hardly any training."""
-    settings = yaml.safe_load((STAGES.parent / "params.yaml").read_text())
+    settings = yaml.safe_load((SCRIPTS.parent / "params.yaml").read_text())
     settings["preset"], quick = "quick", settings["presets"]["quick"]
     quick["data"] = {"source": "folder", "root": "images", "shard": held, "images": None}
     quick["vqgan"]["steps"] = quick["ldm"]["steps"] = quick["sample"]["steps"] = 2
@@ -100,7 +94,7 @@ def _settings(images: int, held: int) -> dict:
 def start_up() -> dict[str, float]:
     """Seconds until the slowest script has answered `--help`."""
     seconds = []
-    for script in sorted(STAGES.glob("*.py")):
+    for script in sorted(SCRIPTS.glob("*.py")):
         clock = perf_counter()
         subprocess.run([sys.executable, script, "--help"], check=True, capture_output=True)
         seconds.append(perf_counter() - clock)

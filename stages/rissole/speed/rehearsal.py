@@ -11,7 +11,7 @@ from time import perf_counter
 from rissole.ground import processes
 from rissole.ground.errors import InputError
 
-STAGES = Path(__file__).parents[2]
+SCRIPTS = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def call(folder: Path, stage: str, *words: str) -> Cost:
     peak, clock = folder / "peak", perf_counter()
     peak.unlink(missing_ok=True)
     done = subprocess.run(
-        [sys.executable, "-c", SAY_PEAK, str(STAGES / f"{stage}.py"), *words],
+        [sys.executable, "-c", SAY_PEAK, str(SCRIPTS / f"{stage}.py"), *words],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name != processes.WANTED},
         capture_output=True,
