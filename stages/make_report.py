@@ -36,6 +36,7 @@ def main() -> None:
     wanted = set().union(*(of.train_ids for of in rows.values()))
     train = originals.read(SPLIT, LATENTS, wanted)
     about = {row: gallery.describe(settings, row) for row in rows}
+    turns = {row: gallery.turns(settings, row) for row in rows}
     headings, lines = scores.table(results, numbers)
     params = yaml.safe_load(Path("params.yaml").read_text("utf-8"))
     stages = pipeline.read(Path("dvc.yaml"), params, but="make_report")
@@ -43,7 +44,7 @@ def main() -> None:
     html = page.render(
         settings=settings,
         train_images=extent.train,
-        gallery=gallery.build(rows, train, about),
+        gallery=gallery.build(rows, train, about, turns),
         headings=headings,
         lines=lines,
         plots=scores.plots(results),

@@ -244,7 +244,7 @@ def test_many_rows_of_large_pictures_stay_within_the_budget(rows, side, blocks):
     smooth = [np.asarray(of) for of in photographs(64, side)]
     train = {number: Original(f"{number}.jpg", smooth[number % 64]) for number in range(4000)}
     named = {f"row_{number}": made_up(number, smooth, blocks) for number in range(rows)}
-    built = gallery.build(named, train, dict.fromkeys(named, ""))
+    built = gallery.build(named, train, dict.fromkeys(named, ""), dict.fromkeys(named, 1))
     assert len(json.dumps(built)) < 4_300_000
     assert len(built["rows"]) == rows
     assert all(len(row["samples"]) >= gallery.FEWEST for row in built["rows"])
@@ -428,6 +428,23 @@ def test_a_chosen_sample_shows_its_origins(look, report, written):
         assert dialog.get_by_text(title, exact=True).is_visible()
     broken = "[...document.images].filter((image) => !image.complete || !image.naturalWidth).length"
     assert page.evaluate(broken) == 0
+
+
+def test_rows_whose_blocks_wait_for_each_other_are_drawn_in_turns(settings):
+    found = {row: gallery.turns(settings, row) for row in ("rissole", "rissole_prev", "whole")}
+    assert found == {"rissole": 1, "rissole_prev": 4, "whole": 1}
+
+
+@needs_browser
+def test_of_turns_the_steps_of_each_are_said(look, written, tmp_path):
+    page = tmp_path / "report.html"
+    turns = '"steps": [1, 2], "turns": 1'
+    assert turns in written
+    page.write_text(written.replace(turns, '"steps": [1, 80], "turns": 4'), "utf-8")
+    page = look(page)
+    page.get_by_role("button", name="released, image 3").click()
+    assert page.get_by_text("4 × 20 steps of ", exact=False).first.is_visible()
+    assert "after some of 4 × 20 steps" in page.locator("#detail-steps").inner_text()
 
 
 @needs_browser

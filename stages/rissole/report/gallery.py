@@ -1,5 +1,6 @@
 """The samples of all rows side by side, and what a clicked one shows, as the page's data."""
 
+from rissole.denoiser import views
 from rissole.ground.config import Settings
 from rissole.latent import originals
 from rissole.latent.originals import Original
@@ -51,13 +52,21 @@ def describe(settings: Settings, row: str) -> str:
     return ", ".join(parts)
 
 
-def build(rows: dict[str, Shown], train: dict[int, Original], about: dict[str, str]) -> dict:
+def turns(settings: Settings, row: str) -> int:
+    """In how many turns, each of all steps, the blocks of a row are drawn."""
+    return len(views.grid(settings.variant(settings.row(row).variant)).turns)
+
+
+def build(
+    rows: dict[str, Shown], train: dict[int, Original], about: dict[str, str], turns: dict[str, int]
+) -> dict:
     """What the page holds of all rows, JSON values only.
 
     Args:
         rows: what is shown of each, in the order of the page.
         train: the train images that they name.
         about: each row in a line.
+        turns: in which the blocks of each row are drawn.
 
     Returns:
         `rows`, each with its `samples`, and `train`, the images that these name by their place.
@@ -80,6 +89,7 @@ def build(rows: dict[str, Shown], train: dict[int, Original], about: dict[str, s
             "about": about[name],
             "drawnIn": of.drawn_in,
             "steps": of.steps,
+            "turns": turns[name],
             "samples": [
                 _sample(sample, told)
                 | dict(zip(("src", "mosaic"), next(drawn), strict=True))

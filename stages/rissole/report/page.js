@@ -30,6 +30,10 @@ function thumb(image, head, line) {
   return element("li", {}, image, element("span", {}, element("b", {}, head), ` ${line}`));
 }
 
+// Where blocks wait for each other, each turn takes all steps.
+const each = ({ steps, turns }) =>
+  turns > 1 ? `${turns} × ${steps.at(-1) / turns}` : `${steps.at(-1)}`;
+
 const VERDICTS = {
   yes: "Named a copy: in whole or in a block, it is nearer to a training image than nearly all"
     + " held-out images are.",
@@ -50,7 +54,7 @@ function show() {
   part("verdict").textContent = VERDICTS[seen.copied];
   showPictures(of, seen, drawn);
   showNeighbours(seen);
-  showPath(of.steps, seen.path, drawn);
+  showPath(of, seen.path, drawn);
   part("source").textContent =
     `data/shown/${of.name}.parquet; python stages/trace_sample.py ${of.name} ${seen.number}`;
 }
@@ -66,7 +70,7 @@ function showPictures(of, seen, drawn) {
     picture(
       drawn(`Drawn: ${of.name}, image ${seen.number}`),
       "Drawn",
-      [`${of.steps.at(-1)} steps of ${seen.sampler}, seed ${seen.seed}`],
+      [`${each(of)} steps of ${seen.sampler}, seed ${seen.seed}`],
       of.drawnIn,
     ),
     picture(
@@ -103,14 +107,15 @@ function showNeighbours(seen) {
   );
 }
 
-function showPath(steps, path, drawn) {
+function showPath(of, path, drawn) {
+  const { steps } = of;
   const total = steps.at(-1);
   const before = path.map((src, place) => {
     const step = steps[place];
     return thumb(element("img", { src, alt: `After step ${step}` }), step, "");
   });
   part("steps").textContent =
-    `As it stands after some of ${total} steps, shown as if it were clean.`;
+    `As it stands after some of ${each(of)} steps, shown as if it were clean.`;
   part("path").replaceChildren(
     ...before,
     thumb(drawn(`After step ${total}, the end`), total, "done"),

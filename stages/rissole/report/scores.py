@@ -38,7 +38,7 @@ def table(results: Results, numbers: dict[str, dict]) -> tuple[list[str], list[d
         "colour": ("colour", _hundredths),
         "collages": ("collages", _percent),
     }
-    known = {key for of in numbers.values() for key in of}
+    known = {"uncopied"}.union(*numbers.values())  # which the page ranks by, if it can
     columns = {key: of for key, of in columns.items() if key in known}
     lines = []
     for name in results.ranked():
