@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -198,3 +199,19 @@ def test_imagenet100_reads_the_listed_class_folders(tmp_path, inner):
     classes.write_text("n01440764\nn99999999\n")
     with pytest.raises(InputError, match="n99999999"):
         listed(data("imagenet100", root, classes=str(classes)))
+    classes.write_text("n01440764\nn02077923\nn01440764\n")
+    with pytest.raises(InputError, match="names n01440764 more than once"):
+        listed(data("imagenet100", root, classes=str(classes)))
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("folder", "the images there"),
+        ("celeba", "img_align_celeba/, list_eval_partition.txt and identity_CelebA.txt of https"),
+        ("imagenet100", "the class folders of the train images of ILSVRC 2012"),
+    ],
+)
+def test_without_a_folder_it_is_said_what_belongs_there(tmp_path, source, wanted):
+    with pytest.raises(InputError, match=re.escape(wanted)):
+        listed(data(source, tmp_path / "none", classes="classes.txt"))

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -178,6 +179,14 @@ def credit(data: Data) -> str:
     )
 
 
+WANTED = {
+    "folder": "the images",
+    "celeba": (
+        "img_align_celeba/, list_eval_partition.txt and identity_CelebA.txt of"
+        " https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+    ),
+    "imagenet100": "the class folders of the train images of ILSVRC 2012 (https://image-net.org)",
+}
 CREDITS = {
     "folder": "Images of the user's own; their licence is the user's to know.",
     "celeba": (
@@ -206,7 +215,8 @@ def _root(data: Data) -> Path:
     root = Path(data.root)
     if not root.is_dir():
         raise InputError(
-            f"params.yaml: data.root '{root}' is not a folder; put the images there or name theirs"
+            f"params.yaml: data.root '{root}' is not a folder; put {WANTED[data.source]} there, or"
+            " name the folder that has them"
         )
     return root
 
@@ -228,7 +238,11 @@ def _columns(path: Path) -> dict[str, str]:
 
 
 def _class_folders(root: Path, classes: Path) -> list[Path]:
-    folders = [root / line for line in _lines(classes)]
+    listed = _lines(classes)
+    twice = sorted(name for name, times in Counter(listed).items() if times > 1)
+    if twice:
+        raise InputError(f"{classes} names {', '.join(twice[:5])} more than once; mend the list")
+    folders = [root / line for line in listed]
     missing = [folder.name for folder in folders if not folder.is_dir()]
     if missing:
         raise InputError(
