@@ -86,6 +86,12 @@ def test_a_log_gets_whole_lines_of_progress(capsys):
     assert capsys.readouterr().err == "train:  10%\ntrain:  20%\n"
 
 
+def test_a_log_gets_no_line_twice():
+    """Else tqdm's watch, which looks every ten seconds, writes the last one again."""
+    bar = runtime.progress([], "train", "images")
+    assert bar.maxinterval > bar.mininterval + 10
+
+
 @pytest.mark.parametrize(
     ("script", "words", "address"),
     [

@@ -63,9 +63,9 @@ def _stop(script: str, kept: str = "") -> None:
 
 def said(script: str, words: Iterable[str]) -> str:
     """What was called, as a file can be named; what is too long for that ends in a digest."""
-    said = " ".join([script, *words])
-    name = quote(said, safe=" ")
-    digest = hashlib.sha256(said.encode()).hexdigest()[:16]
+    called = " ".join([script, *words])
+    name = quote(called, safe=" ")
+    digest = hashlib.sha256(called.encode()).hexdigest()[:16]
     return name if len(name) <= LONGEST else f"{name[:LONGEST]} {digest}"
 
 
@@ -181,6 +181,7 @@ def progress(
         initial=done,
         unit_scale=scale if scale != 1 else False,
         mininterval=0.2 if terminal else 15,
+        maxinterval=10 if terminal else 60,  # then a line is repeated
         delay=0 if terminal else 15,
         leave=False,
         file=sys.stderr if terminal else _Lines(),
