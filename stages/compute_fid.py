@@ -3,7 +3,9 @@
 Reads the features of the samples and of the true images, and which samples the audit named copies.
 Writes the scores under each judge to metrics/fid/<row>.json; they are called `fid` only where
 Inception weights are given. Beside them, for rows that retrieve, whether an image is drawn better
-whose neighbours agree (`agreement`) or are like its query (`similarity`).
+whose neighbours agree (`agreement`) or are like its query (`similarity`). The one that rows are
+ranked by, `uncopied`, stands in metrics/scores/<row>.json, too, where `dvc exp show` and
+`dvc metrics diff` find it; a row in which copies cannot be named has none.
 
     dvc repro compute_fid@rissole
     python stages/compute_fid.py rissole
@@ -45,7 +47,14 @@ def main(row: str) -> None:
     path = files.measured("fid", row)
     files.write_json(path, scored)
     first = scores.frechet_keys(scored)[0]
-    print(f"compute_fid {row}: {first} {scored[first]['val']:.1f} against val images -> {path}")
+    uncopied = scored[first].get("uncopied")
+    ranked = {} if uncopied is None else {row: uncopied}
+    files.write_json(files.measured("scores", row), {"uncopied": ranked})
+    print(
+        f"compute_fid {row}: {first} {scored[first]['val']:.1f} against val images,"
+        f" {f'uncopied {uncopied:.1f}' if ranked else 'no rank, as no image is vouched for'}"
+        f" -> {path}"
+    )
 
 
 if __name__ == "__main__":

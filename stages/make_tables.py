@@ -1,9 +1,8 @@
 """Put the scores and audits of all rows into tables, and check the claims against them.
 
 Reads the metrics of every stage and metrics/claims.yaml. Writes metrics/tables.md, with all
-figures, metrics/retrieval.md, about what was retrieved, metrics/tables.json, with the headline
-numbers, and metrics/scores.json, with one of each row, which `dvc exp show` and `dvc metrics diff`
-show; prints the table of scores.
+figures, metrics/retrieval.md, about what was retrieved, and metrics/tables.json, with the headline
+numbers; prints the table of scores.
 
     dvc repro make_tables
     python stages/make_tables.py
@@ -29,8 +28,6 @@ def main() -> None:
     table = measurements.numbers(results)
 
     files.write_json(METRICS / "tables.json", table)
-    uncopied = {row: table[row]["uncopied"] for row in rows if "uncopied" in table[row]}
-    files.write_json(METRICS / "scores.json", {"uncopied": uncopied})
     page = pages.scores_page(results, asserted, repeats, before)
     files.write_text(METRICS / "tables.md", page)
     files.write_text(METRICS / "retrieval.md", retrieval_page.page(retrieved, results))
