@@ -1,5 +1,6 @@
 """The whole pipeline on a tiny preset, in a clone of its own, run by DVC as a user runs it."""
 
+import csv
 import json
 import re
 import shutil
@@ -263,3 +264,14 @@ def test_experiments_are_shown_in_few_columns(clone, ran_for_k):
     words = ["dvc", "exp", "show", "--only-changed", "--drop", "(data|metrics|stages)/.*", "--csv"]
     columns = run(clone[0], *words).splitlines()[0].split(",")
     assert columns == ["Experiment", "rev", "typ", "Created", "uncopied.released", "k"]
+
+
+def test_an_experiment_with_one_row_alone_shows_its_score(clone, ran_for_k):
+    run(clone[0], "dvc", "exp", "run", "-n", "alone", "-S", "k=2", "compute_fid@released")
+    words = ["dvc", "exp", "show", "--drop", "(data|metrics|stages)/.*", "--csv"]
+    lines = list(csv.DictReader(run(clone[0], *words).splitlines()))
+    (alone,) = [line["uncopied.released"] for line in lines if line["Experiment"] == "alone"]
+    (before,) = [line["uncopied.released"] for line in lines if line["typ"] == "baseline"]
+    fid = json.loads((clone[0] / "metrics/fid/released.json").read_text())
+    assert float(alone) == pytest.approx(fid["fd_effnet_lite1"]["uncopied"], rel=1e-3)
+    assert alone != before
