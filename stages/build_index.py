@@ -28,6 +28,11 @@ PROBES = 1000  # val images that the recall is measured on
 
 
 def main(part: str | None = None):
+    """Build it.
+
+    Args:
+        part: which part of the work, such as 3/16; all of it where none is given.
+    """
     settings = config.read()
     device = runtime.set_up(settings.threads)
     rows, metrics = latents.count(LATENTS, "train"), {}

@@ -25,6 +25,11 @@ SPLIT, EMBEDDINGS = Path("data/split"), Path("data/embeddings")
 
 
 def main(part: str | None = None):
+    """Embed all images.
+
+    Args:
+        part: which part of the work, such as 3/16; all of it where none is given.
+    """
     settings = config.read()
     device = runtime.set_up(settings.threads)
     look = encoder.open(settings.encoder, device)

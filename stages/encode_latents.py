@@ -30,6 +30,11 @@ MODEL = Path("data/vqgan/vqgan.safetensors")
 
 
 def main(part: str | None = None):
+    """Encode all images.
+
+    Args:
+        part: which part of the work, such as 3/16; all of it where none is given.
+    """
     settings = config.read()
     device = runtime.set_up(settings.threads)
     model = vqgan.load(MODEL).to(device)

@@ -16,7 +16,12 @@ from rissole.ground import config, runtime
 
 
 def main(row: str, folder: str) -> None:
-    """Export one row."""
+    """Export one row.
+
+    Args:
+        row: a row of the table; of the ablations with `ablations/` before it.
+        folder: to write; there is none yet.
+    """
     settings = config.read().fitted(images.extent(Path("data/split")))
     size = bundle.write(Path(folder), row, settings)
     print(

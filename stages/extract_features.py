@@ -16,7 +16,11 @@ from rissole.judging import features, judges
 
 
 def main(row: str) -> None:
-    """Extract the features of one row."""
+    """Extract the features of one row.
+
+    Args:
+        row: a row of the table; of the ablations with `ablations/` before it.
+    """
     settings = config.read()
     look = judges.open(settings.judge, runtime.set_up(settings.threads))
     samples = Path(f"data/samples/{row}/samples.parquet")

@@ -16,7 +16,11 @@ METRICS = Path("metrics")
 
 
 def main(name: str) -> None:
-    """Make the tables of one publication."""
+    """Make the tables of one publication.
+
+    Args:
+        name: of a folder of metrics/published.
+    """
     folder = METRICS / "published" / name
     asserted, of_ablations = (
         claims.read(METRICS / family / "claims.yaml") for family in ("", "ablations")

@@ -30,7 +30,12 @@ TWICE_BELOW = 1_000_000  # rows
 
 
 def main(what: str, name: str | None = None) -> None:
-    """Measure every kind that can be had, on the CPU."""
+    """Measure every kind that can be had, on the CPU.
+
+    Args:
+        what: `latents`, or a number of rows to make up.
+        name: to keep the figures by.
+    """
     settings = config.read()
     runtime.set_up(settings.threads)
     if what == "latents":

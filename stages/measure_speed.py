@@ -25,7 +25,11 @@ ABLATIONS = Path("metrics/ablations")
 
 
 def main(quick: bool = False) -> None:
-    """Measure everything."""
+    """Measure everything.
+
+    Args:
+        quick: smaller databases, fewer repeats: a minute.
+    """
     settings = config.read().fitted(Extent(8000, 64))  # images that nobody has seen
     device, repeats = runtime.set_up(settings.threads), 5 if quick else 20
     world = worlds.make(settings, device)

@@ -17,7 +17,11 @@ from rissole.results import publication
 
 
 def main(name: str) -> None:
-    """Publish what was measured."""
+    """Publish what was measured.
+
+    Args:
+        name: to publish them by.
+    """
     path = Path("metrics/published") / name / "results.json"
     settings = config.read().fitted(images.extent(Path("data/split")))
     content = publication.collect(settings)

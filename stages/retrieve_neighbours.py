@@ -23,6 +23,11 @@ INDEX, NEIGHBOURS = Path("data/index"), Path("data/neighbours")
 
 
 def main(name: str):
+    """Retrieve one table.
+
+    Args:
+        name: a table of `retrievals`; of the ablations with `ablations/` before it.
+    """
     settings = config.read()
     device = runtime.set_up(settings.threads)
     table = settings.retrieval(name)

@@ -22,7 +22,11 @@ import pyarrow as pa
 
 
 def main(row: str) -> None:
-    """Sample one row."""
+    """Sample one row.
+
+    Args:
+        row: a row of the table; of the ablations with `ablations/` before it.
+    """
     settings = config.read().fitted(images.extent(Path("data/split")))
     sample, device = settings.row_sample(row), runtime.set_up(settings.threads)
     of = drawing.read(settings.row(row), sample, device)

@@ -18,7 +18,11 @@ from rissole.report import denoising, shown
 
 
 def main(row: str) -> None:
-    """Gather what is shown of one row."""
+    """Gather what is shown of one row.
+
+    Args:
+        row: a row of the table; of the ablations with `ablations/` before it.
+    """
     settings = config.read().fitted(images.extent(Path("data/split")))
     of, device = settings.row(row), runtime.set_up(settings.threads)
     drawer = drawing.read(of, settings.row_sample(row), device)

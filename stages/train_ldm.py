@@ -26,7 +26,11 @@ SPLIT, LATENTS = Path("data/split"), Path("data/latents")
 
 
 def main(name: str) -> None:
-    """Train one variant."""
+    """Train one variant.
+
+    Args:
+        name: a variant; of the ablations with `ablations/` before it.
+    """
     settings = config.read().fitted(images.extent(SPLIT))
     variant, ldm = settings.variant(name), settings.variant_ldm(name)
     device = runtime.set_up(settings.threads)

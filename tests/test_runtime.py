@@ -117,6 +117,13 @@ def test_help_ends_with_examples_that_name_the_script(stage):
     assert re.search(rf"^    python stages/{stage}", described, re.M)
 
 
+@pytest.mark.parametrize("stage", sorted(path.name for path in STAGES.glob("*.py")))
+def test_help_says_what_every_word_is(stage):
+    described = command.parser(STAGES / stage).format_help()
+    listed = described[re.search("^(positional arguments|options):", described, re.M).start() :]
+    assert not re.findall(r"^  (\S+|--\S+ \S+)$", listed, re.M)
+
+
 def test_help_does_not_wait_for_torch():
     for script in sorted(STAGES.glob("*.py")):
         words = [sys.executable, "-S", script, "--help"]  # no packages but Python's own

@@ -1,6 +1,7 @@
 """The command line of a stage, read from its source, so that `--help` need not wait for torch."""
 
 import ast
+import re
 import sys
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -12,7 +13,8 @@ STARTED = time.perf_counter()  # of this process, nearly: nothing else of ours i
 def parser(script: Path) -> ArgumentParser:
     """What a script's `main` takes: a word for each parameter, an option for each with a default.
 
-    The description is the script's docstring. A parameter whose default is False becomes a flag.
+    The description is the script's docstring, what is said of a word stands in that of `main`. A
+    parameter whose default is False becomes a flag.
     """
     tree = ast.parse(script.read_text("utf-8"))
     (main,) = (
@@ -23,14 +25,15 @@ def parser(script: Path) -> ArgumentParser:
         description=ast.get_docstring(tree),
         formatter_class=RawDescriptionHelpFormatter,
     )
+    about = dict(re.findall(r"^ +(\w+): (.+)\.$", ast.get_docstring(main) or "", re.MULTILINE))
     words = main.args.args[: len(main.args.args) - len(main.args.defaults)]
     for word in words:
-        parser.add_argument(word.arg)
+        parser.add_argument(word.arg, help=about.get(word.arg))
     options = main.args.args[len(words) :]
     for option, default in zip(options, main.args.defaults, strict=True):
         flag = ast.literal_eval(default) is False
         how = {"action": "store_true"} if flag else {"default": ast.literal_eval(default)}
-        parser.add_argument(f"--{option.arg}", **how)
+        parser.add_argument(f"--{option.arg}", help=about.get(option.arg), **how)
     return parser
 
 
