@@ -12,6 +12,7 @@ taken to cost as much. What several devices would make of it is arithmetic.
 """
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +24,7 @@ from rissole.ground.errors import InputError
 from rissole.results import tables
 from rissole.speed import estimate
 from rissole.speed.estimate import Estimate, Rehearsal
-from rissole.speed.stages import JUDGED, STAGES, Size
+from rissole.speed.stages import STAGES, Size
 
 import pandas as pd
 import yaml
@@ -33,7 +34,13 @@ FEWEST = 12  # val images, as they are expected: with fewer there is nothing to 
 
 
 def main(preset: str = "", root: str = "", gpus: str = "1") -> None:
-    """Check, rehearse and print."""
+    """Check, rehearse and print.
+
+    Args:
+        preset: to look at, in the place of params.yaml's.
+        root: folder of the images, in the place of its.
+        gpus: devices that the work would be shared by.
+    """
     params, devices = overridden(preset, root), _number(gpus)
     settings = read(params)
     check_batches(settings, devices)
@@ -56,18 +63,23 @@ def main(preset: str = "", root: str = "", gpus: str = "1") -> None:
     found = estimate.extrapolate(settings, size, first, second)
     print(tables.markdown(pd.DataFrame(lines(found, devices)), left=1))
     alone = sum(of.seconds / of.calls for stage, of in found.items() if STAGES[stage].scores)
-    print(f"one row alone: {duration(alone)} (`dvc repro compute_fid@{next(iter(settings.rows))}`)")
+    run, row = command_of(preset, root), next(iter(settings.rows))
+    print(f"one row alone: {duration(alone)} (`{run} compute_fid@{row}`)")
     if train > settings.index.exact_below:
         print(
             f"two stages are but guessed at {train:,} train images: retrieve_neighbours as if its"
             " search were exact, where ScaNN's is faster, and audit_samples without what its search"
             " for copies grows with them (`python stages/plan_scale.py` has the arithmetic)"
         )
-    print(said_of_scores(settings, size, second))
+    name, floor = estimate.floor(settings, size, second)
+    print(
+        f"as many true images as a row draws ({size.drawn:,}) would score roughly {floor:.2g}"
+        f" ({name}): no row can be expected to do better"
+    )
     check_disk(estimate.disk(settings, size, second))
     check_memory(found)
     warn_of_strangers()
-    print(f"check_setup: nothing stands in the way of `dvc repro`; it will take {total(found)}")
+    print(f"check_setup: nothing stands in the way of `{run}`; it will take {total(found)}")
 
 
 def overridden(preset: str, root: str) -> dict:
@@ -176,19 +188,13 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def said_of_scores(settings: config.Settings, size: Size, seen: Rehearsal) -> str:
-    """What score true images would have, as many as will be drawn."""
-    share = settings.data.validation
-
-    def noise(of: Size) -> float:
-        return 1 / min(share * of.images, JUDGED) + 1 / of.drawn
-
-    name, floor = next(iter(seen.floor.items()))
-    return (
-        f"as many true images as a row draws ({size.drawn:,}) would score roughly"
-        f" {floor * noise(size) / noise(seen.size):.2g} ({name}): no row can be expected to do"
-        " better"
-    )
+def command_of(preset: str, root: str) -> str:
+    """What runs that which was looked at."""
+    words = [f"preset={preset}"] if preset else []
+    if root:
+        words.append(f"presets.{preset or config.read().preset}.data.root={root}")
+    settings = "".join(f" -S {shlex.quote(word)}" for word in words)
+    return f"dvc exp run{settings}" if words else "dvc repro"
 
 
 def check_disk(needed: float) -> None:

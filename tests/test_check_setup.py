@@ -75,6 +75,35 @@ def test_it_knows_every_stage_of_the_pipeline_and_how_often_it_runs(settings):
     assert list(known.items()) == list(every.items())
 
 
+@pytest.mark.parametrize(
+    ("words", "run"),
+    [
+        ((), "dvc repro"),
+        (
+            ("folder", "my own/images"),
+            "dvc exp run -S preset=folder -S 'presets.folder.data.root=my own/images'",
+        ),
+        (("celeba", ""), "dvc exp run -S preset=celeba"),
+    ],
+)
+def test_it_names_the_command_that_runs_what_it_looked_at(words, run, project, monkeypatch):
+    monkeypatch.chdir(project)
+    assert check_setup.command_of(*(words or ("", ""))) == run
+
+
+def test_the_floor_falls_as_that_of_true_images_did(settings):
+    """Measured on drawn faces under the first judge, 200 against 100 and 1,037 against 500."""
+    seen = Rehearsal(Size(1000, 50, 50, 1, 100, 4), {}, {}, {}, {"fd": 126.5})
+    name, floor = estimate.floor(settings, Size(5185, 2000, 450, 4, 500, 20), seen)
+    assert name == "fd"
+    assert floor == pytest.approx(37.9, rel=0.2)
+    # Ten times of both, far beyond the number of features: a tenth.
+    large, larger = (Size(images, 1, 1, 1, images // 5, 1) for images in (50_000, 25_000))
+    assert estimate.floor(settings, large, seen)[1] < floor / 5
+    of = estimate.floor(settings, larger, seen)[1] / estimate.floor(settings, large, seen)[1]
+    assert of == pytest.approx(2)
+
+
 def test_it_knows_what_the_scores_of_a_row_wait_for():
     with Repo(str(ROOT)) as repo:
         graph, named = repo.index.graph, {of.addressing: of for of in repo.index.stages}
