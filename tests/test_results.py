@@ -3,12 +3,15 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 from contextlib import chdir
+from pathlib import Path
 
 from committed import ROOT, committed
-from rissole.ground import config
-from rissole.results import claims
+from rissole.ground import config, files
+from rissole.ground.errors import InputError
+from rissole.results import claims, measurements
 
 import pytest
 import yaml
@@ -33,6 +36,7 @@ def names(settings, table: str) -> list[str]:
 
 
 TABLES = ["metrics", "metrics/ablations"]
+BOTH = ("reference", "controls")
 
 
 def unique(pairs: list[tuple]) -> dict:
@@ -65,6 +69,19 @@ def test_every_claim_is_told(table):
     told = (ROOT / "README.md").read_text() + (ROOT / "metrics/README.md").read_text()
     for one in yaml.safe_load(committed(f"{table}/claims.yaml")):
         assert one["says"] in told
+
+
+def test_a_row_scored_against_other_images_is_in_no_table(settings, tmp_path, monkeypatch):
+    """As it is after a run of one row on other images, and tables by hand."""
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    monkeypatch.chdir(tmp_path)
+    reference, controls = (files.read_json(Path(f"metrics/{name}.json")) for name in BOTH)
+    assert len(measurements.read(settings.rows, reference, controls).fid) == len(settings.rows)
+    scored = files.read_json(Path("metrics/fid/rissole.json"))
+    scored["fd_effnet_lite1"]["floor"] += 1
+    files.write_json(Path("metrics/fid/rissole.json"), scored)
+    with pytest.raises(InputError, match="other true images.*dvc repro compute_fid@rissole"):
+        measurements.read(settings.rows, reference, controls)
 
 
 @pytest.fixture(scope="module")

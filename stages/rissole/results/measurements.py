@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rissole.ground import files, schema
+from rissole.ground import command, files, schema
+from rissole.ground.errors import InputError
 from rissole.judging import scores
 
 
@@ -48,12 +49,22 @@ def read(rows: dict[str, schema.Row], reference: dict, controls: dict) -> Result
     """What the stages wrote of some rows of the tables, ablations or not.
 
     Raises:
-        InputError: a file is missing.
+        InputError: a file is missing, or scores are not those against the reference.
     """
     measured = {
         kind: {row: files.read_json(files.measured(kind, row)) for row in rows}
         for kind in ("fid", "audit", "sampling")
     }
+    first = scores.frechet_keys(reference)[0]
+    for row, of in rows.items():
+        scored = measured["fid"][row].get(first)
+        # As many true images lie as far away, unless they are others.
+        if not scored or "images" not in of.sample and scored["floor"] != reference[first]["floor"]:
+            raise InputError(
+                f"{files.measured('fid', row)}: scored against other true images than"
+                " metrics/reference.json; run"
+                f" `dvc repro {command.address('compute_fid', row)}`"
+            )
     ldm = {row: files.read_json(files.measured("ldm", of.variant)) for row, of in rows.items()}
     return Results(**measured, ldm=ldm, controls=controls, reference=reference)
 
