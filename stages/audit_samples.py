@@ -33,7 +33,11 @@ SHOWN, SHOWN_NEIGHBOURS = 8, 4  # images, and neighbours of each, in the picture
 
 
 def main(row: str) -> None:
-    """Audit one row."""
+    """Audit one row.
+
+    Args:
+        row: a row of the table; of the ablations with `ablations/` before it.
+    """
     settings = config.read()
     of, device = settings.row(row), runtime.set_up(settings.threads)
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
@@ -107,7 +111,7 @@ def main(row: str) -> None:
     print(
         f"audit_samples {row}: {copied['rate']:.1%} copies by {copied['tests']} of {copied['of']}"
         f" tests (held-out images: {copied['null']:.1%}){accused}"
-        f" -> {files.measured('audit', row)}"
+        f" -> {files.measured('audit', row)}, {files.measured('provenance', row, 'png')}"
     )
 
 

@@ -21,7 +21,11 @@ REFERENCE = Path("data/reference")
 
 
 def main(row: str) -> None:
-    """Score one row."""
+    """Score one row.
+
+    Args:
+        row: a row of the table; of the ablations with `ablations/` before it.
+    """
     runtime.set_up(config.read().threads)
     path = Path(f"data/features/{row}.parquet")
     seen = features.read(path)
@@ -51,7 +55,8 @@ def main(row: str) -> None:
     ranked = {} if uncopied is None else {row: uncopied}
     files.write_json(files.measured("scores", row), {"uncopied": ranked})
     print(
-        f"compute_fid {row}: {first} {scored[first]['val']:.1f} against val images,"
+        f"compute_fid {row}: {first} {scored[first]['val']:.1f} against val images"
+        f" (floor {scored[first]['floor']:.1f}),"
         f" {f'uncopied {uncopied:.1f}' if ranked else 'no rank, as no image is vouched for'}"
         f" -> {path}"
     )

@@ -19,6 +19,7 @@ from rissole.ground import config, files, runtime, schema
 from rissole.ground.errors import InputError
 
 FOLDER = Path("data/split")
+NAMED = 20  # duplicates that are named, one by one
 
 
 def main() -> None:
@@ -30,8 +31,7 @@ def main() -> None:
     twins, unreadable = [], []
 
     def leave_out(name: str, reason: str) -> None:
-        name = name if name.isprintable() else repr(name)
-        print(f"split_data: cannot read {name}: {reason}", file=sys.stderr)
+        print(f"split_data: cannot read {shown(name)}: {reason}", file=sys.stderr)
         unreadable.append(name)
         if len(unreadable) > data.unreadable * len(records):
             raise InputError(
@@ -41,28 +41,46 @@ def main() -> None:
             )
 
     def kept() -> Iterator[tuple[str, sources.Record, images.Picture]]:
-        seen = set()
+        seen: dict[int, str] = {}
         prepared = images.prepare_all(records, data.size)
         for record, picture in runtime.progress(prepared, "split_data", " images", len(records)):
             if isinstance(picture, str):
                 leave_out(record.name, picture)
             elif picture.twin not in seen:
-                seen.add(picture.twin)
+                seen[picture.twin] = record.name
                 yield side(record.group, picture.twin, data.validation), record, picture
             else:
                 twins.append(record.name)
+                if len(twins) <= NAMED:
+                    print(
+                        f"split_data: {shown(record.name)} is left out, as it looks the same as"
+                        f" {shown(seen[picture.twin])}",
+                        file=sys.stderr,
+                    )
 
     shutil.rmtree(FOLDER, ignore_errors=True)
     counts = images.write_splits(FOLDER, kept(), data.size, data.shard)
     check(counts, data)
     settings.check_counts(counts["train"])
     summary = f"{counts['train']:,} train and {counts['val']:,} val images"
-    dropped = f"{len(twins):,} exact duplicates dropped"
+    if len(twins) > NAMED:
+        print(f"split_data: and {len(twins) - NAMED:,} duplicates more", file=sys.stderr)
+    dropped = f"{counted(len(twins), 'exact duplicate')} dropped"
     dropped += f", {records.left:,} beyond data.images left out" if records.left else ""
-    dropped += f", {len(unreadable):,} unreadable files left out" if unreadable else ""
+    dropped += f", {counted(len(unreadable), 'unreadable file')} left out" if unreadable else ""
     with files.replacing(FOLDER / "DATA_CARD.md") as scratch:
         scratch.write_text(data_card(data, summary, dropped), "utf-8")
     print(f"split_data: {summary} -> {FOLDER} ({dropped})")
+
+
+def shown(name: str) -> str:
+    """The name of a file as it can be printed."""
+    return name if name.isprintable() else repr(name)
+
+
+def counted(count: int, what: str) -> str:
+    """So many of something."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def side(group: str | None, number: int, validation: float) -> str:

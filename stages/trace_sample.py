@@ -1,9 +1,9 @@
 """Tell where one drawn image comes from, and draw it again, bit by bit.
 
 Not a stage: `python stages/trace_sample.py ROW NUMBER`. Prints seed, query, neighbours with their
-similarities, the nearest train image and the nearest train block at each position with distances,
-checkpoint and sampler; draws the image anew by these; and fails if it is another, or if what it was
-drawn with is no longer there.
+similarities, the nearest train image and the nearest train block at each position with distances
+(of latents of unit variance), all with the names of their files, checkpoint and sampler; draws the
+image anew by these; and fails if it is another, or if what it was drawn with is no longer there.
 
     python stages/trace_sample.py rissole_halo 7
 """
@@ -14,12 +14,18 @@ from rissole.dataset import images
 from rissole.drawing import drawing
 from rissole.ground import command, config, files, runtime
 from rissole.ground.errors import InputError
+from rissole.latent import originals
 
 import numpy as np
 
 
 def main(row: str, number: str) -> None:
-    """Trace one image of a row."""
+    """Trace one image of a row.
+
+    Args:
+        row: a row of the table; of the ablations with `ablations/` before it.
+        number: of the image, from 0.
+    """
     settings = config.read().fitted(images.extent(Path("data/split")))
     path = Path(f"data/samples/{row}/samples.parquet")
     samples = files.read_table(path)
@@ -30,12 +36,20 @@ def main(row: str, number: str) -> None:
     audited = files.read_table(Path(f"data/audit/{row}.parquet")).slice(place, 1).to_pylist()[0]
     of, again = settings.row(row), command.address("sample_images", row)
 
+    wanted = {audited["nearest"], *audited["nearest_by_block"]}
+    if sample["query"] is not None:
+        wanted |= {sample["query"], *sample["neighbours"]}
+    train = originals.read(Path("data/split"), drawing.LATENTS, wanted)
+
+    def named(image: int) -> str:
+        return f"{train[image].name} (train image {image})"
+
     print(f"image       {number} of row {row}, seed {sample['seed']}")
     print(f"denoiser    {of.variant}, SHA-256 {sample['checkpoint']}")
     print(f"sampler     {sample['sampler']}, {sample['steps']} steps")
     if sample["query"] is not None:
         table = Path(f"data/{of.context}/queries.parquet")
-        print(f"query       train image {sample['query']}")
+        print(f"query       {named(sample['query'])}")
         told = files.read_table(table).slice(place, 1).to_pylist()
         found = [(near["id"], near["neighbours"]) for near in told]
         if found != [(sample["query"], sample["neighbours"])]:
@@ -44,11 +58,11 @@ def main(row: str, number: str) -> None:
             )
         near = zip(told[0]["neighbours"], told[0]["similarities"], strict=True)
         for rank, (neighbour, cosine) in enumerate(near, 1):
-            print(f"neighbour   {rank:2d}: train image {neighbour}, cosine {cosine:.4f}")
-    print(f"nearest     train image {audited['nearest']}, distance {audited['distance']:.3f}")
+            print(f"neighbour   {rank:2d}: {named(neighbour)}, cosine {cosine:.4f}")
+    print(f"nearest     {named(audited['nearest'])}, distance {audited['distance']:.3f}")
     blocks = zip(audited["nearest_by_block"], audited["distance_by_block"], strict=True)
     for position, (nearest, distance) in enumerate(blocks):
-        print(f"block {position}     train image {nearest}, distance {distance:.3f}")
+        print(f"block {position}     {named(nearest)}, distance {distance:.3f}")
     unnamed = "no" if audited["vouched"] else "cannot be said"
     print(f"copy        {'yes' if audited['copied'] else unnamed}")
 

@@ -92,8 +92,18 @@ def test_duplicates_are_dropped_and_counted_however_they_are_encoded(stage, tmp_
     printed, sets = stage(root)
     assert sum(len(them.ids) for them in sets.values()) == 21
     assert "3 exact duplicates dropped" in printed.out.splitlines()[-1]
+    assert "copy/a.png is left out, as it looks the same as 03.png" in printed.err
     everyone = np.concatenate([them.images for them in sets.values()])
     assert len({image.tobytes() for image in everyone}) == 21
+
+
+def test_of_many_duplicates_the_first_are_named(stage, tmp_path):
+    root = tmp_path / "root"
+    plant(root, [f"{seed:02}.png" for seed in range(20)], range(20))
+    plant(root, [f"again/{seed:02}.png" for seed in range(40)], [0] * 40)
+    printed, _ = stage(root)
+    assert printed.err.count("looks the same as 00.png") == 20
+    assert "and 20 duplicates more" in printed.err
 
 
 def test_unreadable_files_are_listed_by_name_with_the_reason(stage, tmp_path):

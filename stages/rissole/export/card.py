@@ -163,7 +163,7 @@ def _retrieving(variant: schema.Variant, settings: config.Settings, of: schema.R
     return """pipe(num_images=4, query="a.png")  # told its neighbours; PIL images and lists will do
 pipe.retrieve_from("FOLDER")  # neighbours from your own images from now on, nothing is trained
 drawn = pipe(num_images=16, seed=0)
-drawn.images, drawn.neighbours, drawn.leaks  # images, files they were told, and a leak check
+drawn.images, drawn.neighbours, drawn.leaks  # images, files they were told, copies found of them
 """
 
 

@@ -404,7 +404,11 @@ def _choose(choices: dict, name: str, section: str, key: str | None = None):
     if name in choices:
         return choices[name]
     said = f"{key} is '{name}': " if key else f"no '{name}' under {section}; "
-    raise InputError(f"params.yaml: {said}choose among {list(choices)}{_near(name, choices)}")
+    own = [choice for choice in choices if not choice.startswith("ablations/")]
+    more = f", or the {len(choices) - len(own)} of ablations/" if len(own) < len(choices) else ""
+    raise InputError(
+        f"params.yaml: {said}choose among {', '.join(own)}{more}{_near(name, choices)}"
+    )
 
 
 def _key(section: str, name: str) -> str:
