@@ -12,6 +12,7 @@ from urllib.parse import quote
 from rissole.dataset import images
 from rissole.dataset.images import Picture
 from rissole.dataset.sources import Record
+from rissole.ground import config
 from rissole.ground.errors import InputError
 from rissole.latent import latents, originals
 from rissole.latent.originals import Original
@@ -430,7 +431,8 @@ def test_a_chosen_sample_shows_its_origins(look, report, written):
     assert page.evaluate(broken) == 0
 
 
-def test_rows_whose_blocks_wait_for_each_other_are_drawn_in_turns(settings):
+def test_rows_whose_blocks_wait_for_each_other_are_drawn_in_turns():
+    settings = config.read(ROOT / "params.yaml")
     found = {row: gallery.turns(settings, row) for row in ("rissole", "rissole_prev", "whole")}
     assert found == {"rissole": 1, "rissole_prev": 4, "whole": 1}
 
