@@ -94,7 +94,7 @@ def checkout(tmp_path_factory):
 
 EDITED = {
     "metrics/audit/leaked.json": "audit_samples@leaked",
-    "metrics/ablations/fid/k_1.json": "stages/ablations/dvc.yaml:compute_fid@k_1",
+    "metrics/ablations/fid/k_1.json": "stages/ablations/compute_fid/dvc.yaml:compute_fid@k_1",
     "metrics/ablations/tables.json": "stages/ablations/dvc.yaml:make_ablation_tables",
     "metrics/published/anime_faces64/results.json": (
         "metrics/published/dvc.yaml:make_published_tables@anime_faces64"

@@ -97,7 +97,7 @@ def test_a_log_gets_no_line_twice():
     [
         ("split_data", [], "split_data"),
         ("train_ldm", ["rissole"], "train_ldm@rissole"),
-        ("train_ldm", ["ablations/pixel"], "stages/ablations/dvc.yaml:train_ldm@pixel"),
+        ("train_ldm", ["ablations/pixel"], "stages/ablations/train_ldm/dvc.yaml:train_ldm@pixel"),
         ("make_published_tables", ["photos64"], None),
         ("trace_sample", ["rissole", "3"], None),
     ],

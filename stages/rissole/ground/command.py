@@ -38,14 +38,15 @@ def parser(script: Path) -> ArgumentParser:
 
 
 def address(stage: str, row: str = "") -> str:
-    """A stage as DVC is told it: those of the ablations stand in a file of their own.
+    """A stage as DVC is told it: those of the ablations stand in folders of their own.
 
     Args:
         stage: its name.
         row: of the table or the like, `ablations/` before it if it is one; or none.
     """
     family, _, name = row.rpartition("/")
-    return (f"stages/{family}/dvc.yaml:" if family else "") + stage + (f"@{name}" if name else "")
+    folder = f"stages/{family}/{stage}/dvc.yaml:" if family else ""
+    return folder + stage + (f"@{name}" if name else "")
 
 
 def following(script: Path, words: list[str]) -> str:
