@@ -8,6 +8,7 @@ from rissole.ground import config, runtime
 from rissole.ground.errors import InputError
 from rissole.retrieval import index, with_scann
 from rissole.speed import data, memory, plan, rehearsal, resolution, steps, timing, worlds
+from rissole.speed.stages import STAGES
 
 import numpy as np
 import pytest
@@ -95,10 +96,10 @@ def test_blocks_in_turn_take_the_memory_of_one_and_together_that_of_the_whole(ex
     assert of["4"]["mb_together"] == pytest.approx(of["1"]["mb_together"], rel=0.1)
 
 
-def test_each_stage_measured_finds_what_it_reads_made_by_one_before_it():
+def test_each_stage_in_turn_finds_what_it_reads_made_by_one_before_it():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     made = {"${item.context}"}  # data/${item.context}: latents or neighbours, by the row
-    for name in memory.CALLS:
+    for name in STAGES:
         stage = stages[name].get("do", stages[name])
         assert {dep.split("/")[1] for dep in stage["deps"] if dep.startswith("data/")} <= made
         made |= {out.split("/")[1] for out in stage["outs"] if isinstance(out, str)}
