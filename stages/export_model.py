@@ -11,7 +11,7 @@ drawn and scored.
 from pathlib import Path
 
 from rissole.dataset import images
-from rissole.export import bundle
+from rissole.export import bundle, card
 from rissole.ground import config, runtime
 
 
@@ -24,9 +24,11 @@ def main(row: str, folder: str) -> None:
     """
     settings = config.read().fitted(images.extent(Path("data/split")))
     size = bundle.write(Path(folder), row, settings)
+    found = card.accusations(card.read_measured(row).audit)
     print(
         f"export_model: {row} -> {folder} ({size / 1e6:.1f} MB); {Path(folder) / 'README.md'} says"
         f" how to draw with it, and `hf upload NAME {folder}` publishes it"
+        f"{f'; its images are accused of copying: {found}' if found else ''}"
     )
 
 

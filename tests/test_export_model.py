@@ -465,6 +465,18 @@ def test_the_script_ends_by_saying_what_is_where_and_what_to_do(project, tmp_pat
     assert f"hf upload NAME {tmp_path / 'model'}" in line
 
 
+def test_who_exports_an_accused_row_is_told(project, tmp_path):
+    folder = shutil.copytree(project, tmp_path / "project")
+    path = folder / "metrics/audit/halo.json"
+    audit = json.loads(path.read_text())
+    for accused in ([], ["own_query"]):
+        path.write_text(json.dumps(audit | {"accused": accused}))
+        model = tmp_path / "_".join(["model", *accused])
+        line = script(folder, "halo", model).stdout
+        assert ("accused of copying: they are their own query images" in line) is bool(accused)
+        assert ("accused of copying" in (model / "README.md").read_text()) is bool(accused)
+
+
 def test_an_ablation_with_neighbours_of_its_own_is_exported(project, tmp_path, monkeypatch):
     folder = shutil.copytree(project, tmp_path / "project")
     ablations = {

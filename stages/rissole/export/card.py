@@ -212,10 +212,15 @@ def _audit(measured: Measured) -> str:
             f"- {own['rate']:.1%} are nearest to their own query image; of held-out images"
             f" {own['null']:.1%} to the one most like a query of theirs."
         )
-    if audit["accused"]:
-        means = " and ".join(MEANS[name] for name in audit["accused"])
-        lines.append(f"- **The images are accused of copying: {means}.** Do not take them for new.")
+    found = accusations(audit)
+    if found:
+        lines.append(f"- **The images are accused of copying: {found}.** Do not take them for new.")
     return "\n".join(lines)
+
+
+def accusations(audit: dict) -> str:
+    """What an audit accuses the images of; empty where it does not."""
+    return " and ".join(MEANS[name] for name in audit["accused"])
 
 
 def _data_card() -> str:
