@@ -266,12 +266,13 @@ def test_experiments_are_shown_in_few_columns(clone, ran_for_k):
     assert columns == ["Experiment", "rev", "typ", "Created", "uncopied.released", "k"]
 
 
-def test_an_experiment_with_one_row_alone_shows_its_score(clone, ran_for_k):
-    run(clone[0], "dvc", "exp", "run", "-n", "alone", "-S", "k=2", "compute_fid@released")
+def test_an_experiment_with_one_row_alone_shows_its_score(clone, ran_for_k, tmp_path):
+    folder = Path(shutil.copytree(clone[0], tmp_path / "project", symlinks=True))
+    run(folder, "dvc", "exp", "run", "-n", "alone", "-S", "k=2", "compute_fid@released")
     words = ["dvc", "exp", "show", "--drop", "(data|metrics|stages)/.*", "--csv"]
-    lines = list(csv.DictReader(run(clone[0], *words).splitlines()))
+    lines = list(csv.DictReader(run(folder, *words).splitlines()))
     scores = {line["Experiment"]: line["uncopied.released"] for line in lines}
     alone, before = scores.pop("alone"), {*scores.values()}
-    fid = json.loads((clone[0] / "metrics/fid/released.json").read_text())
+    fid = json.loads((folder / "metrics/fid/released.json").read_text())
     assert float(alone) == pytest.approx(fid["fd_effnet_lite1"]["uncopied"], rel=1e-3)
     assert before - {alone, ""}  # that of the commit, and of k = 4

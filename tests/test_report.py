@@ -149,15 +149,15 @@ def test_a_sample_is_told_as_the_trace_tells_it(clone, written):
     content = told(written)
     (row,) = [of for of in content["rows"] if of["name"] == "released"]
     sample, ids = row["samples"][5], [of["id"] for of in content["train"]]
-    traced = re.findall(r"neighbour +\d+: train image (-?\d+), cosine ([\d.]+)", said)
+    traced = re.findall(r"neighbour +\d+: .+ \(train image (-?\d+)\), cosine ([\d.]+)", said)
     assert [ids[place] for place, _ in sample["neighbours"]] == [number for number, _ in traced]
     shown_cosines = [float(cosine) for _, cosine in sample["neighbours"]]
     assert shown_cosines == pytest.approx([float(cosine) for _, cosine in traced], abs=6e-4)
-    assert ids[sample["query"]] == re.search(r"query +train image (-?\d+)", said)[1]
-    nearest = re.search(r"nearest +train image (-?\d+), distance ([\d.]+)", said)
+    assert ids[sample["query"]] == re.search(r"query +.+ \(train image (-?\d+)\)", said)[1]
+    nearest = re.search(r"nearest +.+ \(train image (-?\d+)\), distance ([\d.]+)", said)
     assert ids[sample["nearest"][0]] == nearest[1]
     assert float(sample["nearest"][1]) == pytest.approx(float(nearest[2]), abs=6e-3)
-    blocks = re.findall(r"block \d+ +train image (-?\d+)", said)
+    blocks = re.findall(r"block \d+ +.+ \(train image (-?\d+)\)", said)
     assert [number for number, _ in sample["blocks"]] == blocks
     assert {"yes": "yes", "no": "no", "unknown": "cannot be said"}[sample["copied"]] in said
 
