@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import repeat
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 
@@ -126,19 +126,25 @@ def prepare_all(records: Sequence[Record], size: int) -> Iterator[tuple[Record, 
 
     Fresh processes, not forked ones: threads of the parent may hold locks.
     """
-    workers = min(8, len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
+    workers, spawn = min(8, len(os.sched_getaffinity(0))), get_context("spawn")
+    until_closed, wanted = spawn.Pipe(duplex=False)
+    with ProcessPoolExecutor(workers, spawn, _begin, (until_closed,)) as pool:
         try:
             for start in range(0, len(records), 512):
-                batch = records[start : start + 512]
+                held = records[start : start + 512]
+                chunks = [held[i : i + 16] for i in range(0, len(held), 16)]
                 with _without_interrupts():  # which the workers start under, and take over
-                    made = pool.map(prepare, batch, repeat(size), chunksize=16)
-                yield from zip(batch, made, strict=True)
+                    made = [pool.submit(_prepare_chunk, chunk, size) for chunk in chunks]
+                for chunk, pictures in zip(chunks, made, strict=True):
+                    yield from zip(chunk, pictures.result(), strict=True)
         except BaseException:
-            for worker in list(pool._processes.values()):
-                worker.terminate()  # those that are but starting would be waited for
+            wanted.close()  # not killed: a result half written would be waited for, for ever
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _prepare_chunk(records: list[Record], size: int) -> list[Picture | str]:
+    return [prepare(record, size) for record in records if not _until_closed.poll()]
 
 
 @contextmanager
@@ -151,8 +157,10 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent() -> None:
-    """End when the parent ends, even by `kill -9`."""
+def _begin(until_closed: Connection) -> None:
+    """Begin a worker, which ends with its parent, even where that was ended by `kill -9`."""
+    global _until_closed
+    _until_closed = until_closed
 
     def wait() -> None:
         parent_process().join()
