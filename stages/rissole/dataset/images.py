@@ -8,8 +8,10 @@ import hashlib
 import io
 import os
 import signal
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
@@ -125,18 +127,28 @@ def prepare_all(records: Sequence[Record], size: int) -> Iterator[tuple[Record, 
     """Prepare images in their order, on at most 8 cores, holding no more than 512 of them.
 
     Fresh processes, not forked ones: threads of the parent may hold locks.
+
+    Raises:
+        InputError: a process was ended from outside, or by an image.
     """
     workers, spawn = min(8, len(os.sched_getaffinity(0))), get_context("spawn")
     until_closed, wanted = spawn.Pipe(duplex=False)
+    chunk = records[:1]
     with ProcessPoolExecutor(workers, spawn, _begin, (until_closed,)) as pool:
         try:
             for start in range(0, len(records), 512):
                 held = records[start : start + 512]
                 chunks = [held[i : i + 16] for i in range(0, len(held), 16)]
                 with _without_interrupts():  # which the workers start under, and take over
-                    made = [pool.submit(_prepare_chunk, chunk, size) for chunk in chunks]
-                for chunk, pictures in zip(chunks, made, strict=True):
-                    yield from zip(chunk, pictures.result(), strict=True)
+                    made = deque(pool.submit(_prepare_chunk, chunk, size) for chunk in chunks)
+                for chunk in chunks:
+                    yield from zip(chunk, made.popleft().result(), strict=True)
+        except BrokenProcessPool:
+            raise InputError(
+                f"a process that reads images ended all at once, at '{chunk[0].name}' or soon after"
+                " it: memory ran out, or an image crashed its decoder; run it again with more"
+                " memory, or without that image"
+            ) from None
         except BaseException:
             wanted.close()  # not killed: a result half written would be waited for, for ever
             pool.shutdown(cancel_futures=True)
