@@ -199,6 +199,43 @@ def curve_start(folder: Path) -> torch.Tensor:
     return torch.from_numpy(curve(folder, "rissole")[5:30, 1])
 
 
+FAILING = """
+import atexit
+import time
+
+from rissole.ground import processes, runtime
+from rissole.ground.errors import InputError
+
+
+def main():
+    runtime.set_up(1)
+    if processes.first():
+        processes.wait()
+    atexit.register(time.sleep, 300)  # what ends NCCL in order waits for the others
+    raise {error}("nothing is left")
+
+
+if __name__ == "__main__":
+    runtime.run(main, shared=True)
+"""
+
+
+@pytest.mark.parametrize("error", ["InputError", "RuntimeError"])
+def test_a_process_that_fails_waits_for_no_other(error, tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING.format(error=error))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, "failing.py"],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=100,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "stages"), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1
+    assert "nothing is left" in done.stderr
+
+
 STRANGERS = {
     "mpirun": {"OMPI_COMM_WORLD_SIZE": "2"},
     "srun": {"SLURM_STEP_NUM_TASKS": "4"},

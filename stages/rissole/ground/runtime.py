@@ -5,6 +5,7 @@ import inspect
 import os
 import sys
 import time
+import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, redirect_stdout, suppress
@@ -45,13 +46,23 @@ def run(main: Callable[..., None], shared: bool = False) -> None:
             _say_what_follows(Path(inspect.getfile(main)), words)
         _note_seconds(called)
     except InputError as error:
-        sys.exit(f"{parser.prog}: {error}")
+        _fail(f"{parser.prog}: {error}")
     except KeyboardInterrupt as interrupt:
         _stop(parser.prog, f"; {interrupt}" if str(interrupt) else "")
     except Exception:
-        if not interruption.asked_together():
-            raise
-        _stop(parser.prog)  # another process has gone
+        if interruption.asked_together():
+            _stop(parser.prog)  # another process has gone
+        if processes.count() > 1:
+            _fail(traceback.format_exc().rstrip())
+        raise
+
+
+def _fail(why: str) -> None:
+    """End with a reason, and at once where others wait: what ends NCCL in order waits for them."""
+    if processes.count() == 1:
+        sys.exit(why)
+    print(why, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _stop(script: str, kept: str = "") -> None:
@@ -115,6 +126,7 @@ def set_up(threads: int):
             f" {devices}; start as many processes"
         )
     torch.cuda.set_device(number)
+    torch.backends.cudnn.allow_tf32 = False  # what is not in bf16 is meant to be exact
     processes.join()
     return torch.device("cuda", number)
 
@@ -123,8 +135,9 @@ def machine(device) -> list:
     """What the last bits of a result depend on: device, precision, threads, version of torch."""
     import torch
 
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     mixed = mixes_precision(device)
-    return [device.type, *(["bf16"] if mixed else []), torch.get_num_threads(), torch.__version__]
+    return [kind, *(["bf16"] if mixed else []), torch.get_num_threads(), torch.__version__]
 
 
 def mixes_precision(device) -> bool:
