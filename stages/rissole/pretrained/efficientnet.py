@@ -52,6 +52,8 @@ class Pooled(nn.Module):
         for module in net.modules():
             if isinstance(module, nn.ReLU6):
                 module.inplace = True
+            if isinstance(getattr(module, "static_padding", None), nn.ZeroPad2d):
+                _pad_within(module)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of pictures, of any type, in the range 0..255."""
@@ -68,6 +70,13 @@ def shallow(net: nn.Module, x: Tensor) -> list[Tensor]:
         if number in (2, 4):
             features.append(x)
     return features
+
+
+def _pad_within(conv: nn.Conv2d) -> None:
+    """Let a convolution pad by itself, as `Conv2d` can where both sides get the same."""
+    left, right, top, bottom = conv.static_padding.padding
+    if (left, top) == (right, bottom):
+        conv.padding, conv.static_padding = (top, left), nn.Identity()
 
 
 def _folded(net: nn.Module) -> nn.Module:
