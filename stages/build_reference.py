@@ -14,7 +14,7 @@ from pathlib import Path
 from rissole.auditing import coherence
 from rissole.dataset import images
 from rissole.first_stage import vqgan
-from rissole.ground import config, files, runtime
+from rissole.ground import config, files, memory, runtime
 from rissole.judging import features, judges, scores
 from rissole.latent import latents
 
@@ -68,13 +68,16 @@ def main() -> None:
 
     table = encoded["train"].table(normalise=True)
     z = {split: of.look_up(table) for split, of in encoded.items()}
+    halves = z["train"][::2], z["train"][1::2]
+    fitting = memory.fits(2 * halves[0].nbytes, device)  # the search of their kin copies them twice
+    where = device if fitting else torch.device("cpu")
     trained = [
-        coherence.train_detector(half.to(device), settings.blocks, settings.seed + number)
-        for number, half in enumerate((z["train"][::2], z["train"][1::2]))
+        coherence.train_detector(half.to(where), settings.blocks, settings.seed + number)
+        for number, half in enumerate(halves)
     ]
     coherence.save(REFERENCE / "collages.safetensors", trained, identified)
     numbers["coherence"] = coherence.reference(
-        trained, z["val"].to(device), settings.blocks, settings.seed
+        trained, z["val"].to(where), settings.blocks, settings.seed
     )
     numbers["images"] = {"drawn": drawn, "train": len(train), "val": len(val)}
     numbers["images"]["val_apart"] = int(apart.sum())

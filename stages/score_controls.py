@@ -73,7 +73,7 @@ def main() -> None:
     scored, raised, pictures = {}, {}, []
     for name, z in controls.latents(sources):
         raw = (z.movedim(1, -1) * train.std + train.mean).movedim(-1, 1)
-        codes = first_stage.snap(raw.to(device)).cpu()
+        codes = torch.cat([first_stage.snap(part.to(device)).cpu() for part in raw.split(64)])
         drawn = Drawn(F.embedding(codes, table).movedim(-1, 1).contiguous(), codes.int())
         if name not in controls.UNTOLD:
             told = {"neighbours": sources.neighbours[: len(z)], "query": sources.query[: len(z)]}
@@ -113,7 +113,7 @@ def main() -> None:
     elif mistakes:
         raise InputError(
             f"metrics/controls.json: {'; '.join(mistakes)}: no row's figures can be trusted on"
-            " these images; give more of them (`data.images`, `sample.images`)"
+            " these images; give more of them (data.images and sample.images of the preset)"
         )
 
 

@@ -51,7 +51,7 @@ def main() -> None:
     shown = next(images.read_shards(SPLIT, "val")).images
     shown = shown[runtime.evenly(len(shown), 16)]
     with torch.inference_mode():
-        reconstructed = images.to_uint8(model(images.to_float(shown).to(device))[0])
+        reconstructed = images.to_uint8(model(images.to_float(shown, device))[0])
     images.write_grid(PICTURE, np.concatenate([shown, reconstructed]), len(shown))
     course.end()
     print(

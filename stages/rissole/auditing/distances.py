@@ -24,17 +24,20 @@ def nearest(
     Returns:
         Rows of `points` int64 (q, n) and distances float64 (q, n).
     """
+    centre = points.mean(0)  # large common offsets would cost digits
+    centred = points - centre
     found = [
-        _nearest(queries[part], points, n, None if own is None else own[part])
+        _nearest(queries[part], points, centre, centred, n, None if own is None else own[part])
         for part in torch.arange(len(queries)).split(max(1, PAIRS // len(points)))
     ]
     rows, distances = zip(*found, strict=True)
     return torch.cat(rows), torch.cat(distances)
 
 
-def _nearest(queries: Tensor, points: Tensor, n: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
-    centre = points.mean(0)  # large common offsets would cost digits
-    squared = torch.cdist(queries - centre, points - centre)
+def _nearest(
+    queries: Tensor, points: Tensor, centre: Tensor, centred: Tensor, n: int, own: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    squared = torch.cdist(queries - centre, centred)
     if own is not None:
         squared[torch.arange(len(queries)), own] = torch.inf
     _, rows = squared.topk(min(n + SPARE, len(points)), largest=False)

@@ -84,8 +84,8 @@ class Encoding:
         ]
         seen, name = [], f"{self.stage} {shard.stem}"
         for rows, columns in runtime.progress(batches, name, " images", scale=BATCH):
-            x = images.to_float(pictures.images[rows, :, columns].copy())
-            seen.append(self.look(x.to(self.device)).cpu())
+            x = images.to_float(pictures.images[rows, :, columns].copy(), self.device)
+            seen.append(self.look(x).cpu())
         ids, originals, groups = pictures.ids, pictures.ids, np.array(pictures.groups, object)
         if mirrors:
             ids = np.concatenate([ids, mirror_ids(ids)])

@@ -279,11 +279,11 @@ def read_pictures(path: Path) -> np.ndarray:
     return files.bytes_array(table["image"], np.uint8, (size, size, 3))
 
 
-def to_float(images: np.ndarray):
-    """Pictures uint8 (b, h, w, 3) as a tensor float32 (b, 3, h, w) in -1..1."""
+def to_float(images: np.ndarray, device="cpu"):
+    """Pictures uint8 (b, h, w, 3) as a tensor float32 (b, 3, h, w) in -1..1, on a device."""
     import torch
 
-    return torch.tensor(images).movedim(-1, 1).contiguous().float() / 127.5 - 1
+    return torch.tensor(images, device=device).movedim(-1, 1).contiguous().float() / 127.5 - 1
 
 
 def to_uint8(images) -> np.ndarray:

@@ -159,7 +159,7 @@ def train(
     validated = {round(ldm.steps * (i + 1) / ldm.validations) for i in range(ldm.validations)}
     learner.network.train()
     for step in range(learner.step, ldm.steps):
-        rows = _batch(step, len(train.codes), ldm.batch, seed).to(device)
+        rows = _batch(step, len(train.codes), ldm.batch, seed, device)
         torch.manual_seed(runtime.seeded(seed, step))
         view = views.drawn(conditioning.row, len(rows), device)
         loss = block_loss(learner.network, conditioning, ldm, train, rows, view)
@@ -171,20 +171,21 @@ def train(
         yield terms
 
 
-def _batch(step: int, images: int, batch: int, seed: int) -> Tensor:
+def _batch(step: int, images: int, batch: int, seed: int, device: torch.device) -> Tensor:
     """Rows of a step: all images in a new order each epoch, epochs strung together."""
     parts, start, missing = [], step * batch, batch
     while missing:
         epoch, place = divmod(start, images)
-        parts.append(_order(epoch, images, seed)[place : place + missing])
+        parts.append(_order(epoch, images, seed, device)[place : place + missing])
         start, missing = start + len(parts[-1]), missing - len(parts[-1])
     return torch.cat(parts)
 
 
 @lru_cache(maxsize=2)
-def _order(epoch: int, images: int, seed: int) -> Tensor:
+def _order(epoch: int, images: int, seed: int, device: torch.device) -> Tensor:
+    """On the device, as a copy in each step would have the host wait for it."""
     generator = torch.Generator().manual_seed(runtime.seeded(seed, epoch, images))
-    return torch.randperm(images, generator=generator)
+    return torch.randperm(images, generator=generator).to(device)
 
 
 @torch.no_grad()

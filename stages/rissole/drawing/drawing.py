@@ -33,7 +33,7 @@ class Drawing:
         network: the denoiser.
         conditioning: what it is told.
         first_stage: decodes.
-        database: the train latents.
+        database: the train latents, wherever they are.
         queries: ids of the query images, int64 (n,), or None.
         neighbours: rows of their neighbours in the database, (n, k), or None.
     """
@@ -94,12 +94,12 @@ class Drawing:
 
     def _decoded(self, z: Tensor) -> tuple[np.ndarray, Tensor]:
         codes = self.first_stage.snap(z)
-        z = F.embedding(codes, self.database.codebook).movedim(-1, 1)
+        z = F.embedding(codes, self.database.codebook.to(z.device)).movedim(-1, 1)
         return images.to_uint8(self.first_stage.decode(z)), codes
 
     def _encoded(self, z: Tensor) -> tuple[np.ndarray, Tensor]:
         pictures = images.to_uint8(z)
-        return pictures, self.first_stage.encode(images.to_float(pictures).to(z.device))
+        return pictures, self.first_stage.encode(images.to_float(pictures, z.device))
 
     @property
     def sampler(self) -> samplers.Sampler:
@@ -133,7 +133,7 @@ def read(row: schema.Row, sample: schema.Sample, device: torch.device) -> Drawin
         network=network,
         conditioning=Conditioning(network.row, told, network.ldm.normalise),
         first_stage=vqgan.load(VQGAN, database.first_stage).to(device),
-        database=database.to(device),
+        database=database,
         queries=queries,
         neighbours=neighbours,
     )

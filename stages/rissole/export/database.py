@@ -156,7 +156,7 @@ def of_images(asked: list, shipped: Latents, first_stage: VQGAN) -> Latents:
 def encode(first_stage: VQGAN, pictures: np.ndarray) -> Tensor:
     """The codes, int32 (n, h, w) on the CPU, of pictures uint8 (n, H, W, 3)."""
     device = first_stage.codebook().device
-    return first_stage.encode(images.to_float(pictures).to(device)).int().cpu()
+    return first_stage.encode(images.to_float(pictures, device)).int().cpu()
 
 
 def side(first_stage: VQGAN, latents: Latents) -> int:

@@ -197,7 +197,7 @@ class RissolePipeline(DiffusionPipeline):
                 self.denoiser.network.ldm.normalise,
             ),
             first_stage=self.first_stage.network,
-            database=database.latents.to(self.device),
+            database=database.latents,
             queries=queries,
             neighbours=told,
         )

@@ -96,7 +96,7 @@ def train(
     batches = _batches(settings, pixels, seed, learner.step)
     for step in range(learner.step, settings.steps):
         torch.manual_seed(runtime.seeded(seed, step))
-        x = images.to_float(processes.share(next(batches))).to(device)
+        x = images.to_float(processes.share(next(batches)), device)
         x_hat, terms = _forward(model, distance, x, settings)
         loss = terms["loss"]
         if discriminator is not None and step >= settings.adversarial_start * settings.steps:
