@@ -172,7 +172,7 @@ def lines(found: dict[str, Estimate], devices: int) -> list[dict[str, str]]:
 
 def on_more(seconds: float, devices: int) -> dict[str, str]:
     """A column for several devices, where they are asked for."""
-    return {f"on {devices} such devices": duration(seconds)} if devices > 1 else {}
+    return {f"on {devices} such devices, at best": duration(seconds)} if devices > 1 else {}
 
 
 def total(found: dict[str, Estimate]) -> str:
