@@ -35,6 +35,29 @@ def test_a_cpu_works_in_bf16_where_it_multiplies_matrices_of_it(matrices, monkey
     assert product.dtype is (torch.bfloat16 if matrices else torch.float32)
 
 
+FREED = """
+import resource
+from rissole.ground import runtime
+runtime.set_up(1)
+import torch
+
+def faults():
+    for _ in range(20):
+        torch.ones(2**24)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+before = faults()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is of Linux")
+def test_the_memory_of_a_tensor_serves_the_next_one():
+    words, path = [sys.executable, "-c", FREED], {"PYTHONPATH": str(STAGES)}
+    done = subprocess.run(words, env=path, text=True, check=True, capture_output=True)
+    assert int(done.stdout) < 2**14  # pages of 4 KiB in 64 MiB
+
+
 def test_a_user_s_mistake_ends_a_stage_with_one_line(tmp_path):
     (tmp_path / "params.yaml").write_text("sed: 1\n")
     done = subprocess.run(

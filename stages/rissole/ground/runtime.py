@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, redirect_stdout, suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from rissole.ground import command, files, identity, interruption, lock, processes
+from rissole.ground import command, files, identity, interruption, lock, memory, processes
 from rissole.ground.errors import InputError
 
 LONGEST = 150  # characters of what was called that the name of a file holds
@@ -116,6 +116,7 @@ def set_up(threads: int):
     import torch
 
     torch.set_num_threads(threads)
+    memory.keep_freed()
     if not torch.cuda.is_available():
         processes.join()
         return torch.device("cpu")
