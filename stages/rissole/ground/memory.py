@@ -52,8 +52,8 @@ def array(shape: tuple[int, ...], dtype: type, name: str) -> np.ndarray:
 def keep_freed() -> None:
     """From now on keep what tensors free for the next ones, instead of giving it back to Linux.
 
-    Fetching it anew, page by page, costs a tenth of a training. Arrays as large as a data set are
-    given back, and so is what lies idle beyond `IDLE`.
+    Fetching it anew, page by page, costs a sixteenth of a training. Arrays as large as a data set
+    are given back, and so is what lies idle beyond `IDLE`.
     """
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
