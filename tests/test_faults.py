@@ -216,12 +216,14 @@ def runs(number: str) -> bool:
         return False
 
 
-def test_a_training_ends_with_dvc_and_goes_on_with_the_next(copied):
-    """Of `kill -9` of DVC alone its child hears, and keeps its state."""
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])
+def test_a_training_ends_with_dvc_and_goes_on_with_the_next(copied, shell):
+    """Of `kill -9` of DVC alone its child hears, and keeps its state; `sh` may stand between."""
     changes = ["presets.quick.ldm.steps=400", "checkpoint=0.3"]
     apply_overrides(copied / "params.yaml", changes)
     words = ["dvc", "repro", "-s", "train_ldm@no_rag"]
-    started = subprocess.Popen(words, cwd=copied, env=ENVIRONMENT, text=True)
+    environment = ENVIRONMENT | {"SHELL": shell}
+    started = subprocess.Popen(words, cwd=copied, env=environment, text=True)
     (state, *_) = state_of(copied, "train_ldm no_rag")
     started.kill()
     started.wait()

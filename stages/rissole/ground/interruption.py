@@ -4,14 +4,13 @@ Of several processes of a training the first keeps the state. The others go on u
 would wait for them in the middle of a step; without it they cannot.
 """
 
-import ctypes
 import os
+import select
 import signal
-import sys
 import threading
+from pathlib import Path
 
 SECONDS = 4.0  # that a training has to finish its step
-PARENT_ENDS = 1  # PR_SET_PDEATHSIG: what prctl(2) calls the signal of that
 
 _patient = _together = _follows = _asked = False
 _heeded = threading.Event()
@@ -26,8 +25,8 @@ def listen() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _hear)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    if "DVC_STAGE" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_ENDS, signal.SIGTERM)
+    if "DVC_STAGE" in os.environ and hasattr(os, "pidfd_open"):
+        threading.Thread(target=_end_with_dvc, daemon=True).start()
 
 
 def wait_for_state() -> None:
@@ -81,6 +80,28 @@ def _hear(number: int, frame) -> None:
     if not _together:
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
     _asked = True
+
+
+def _end_with_dvc() -> None:
+    try:
+        dvc = os.pidfd_open(_dvc())
+    except OSError:  # it has ended already, is another user's, or the kernel is older than 5.3
+        return
+    select.select([dvc], [], [])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _dvc() -> int:
+    """The first ancestor that knows of no stage: shells and torchrun stand between, and do.
+
+    The signal that Linux sends when a parent ends (PR_SET_PDEATHSIG) would be that of a shell,
+    which Debian's `sh`, unlike bash, keeps waiting for its only command.
+    """
+    number = os.getppid()
+    while b"DVC_STAGE=" in Path(f"/proc/{number}/environ").read_bytes():
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        number = int(fields[1])
+    return number
 
 
 def _end_in_time(heard: int) -> None:
