@@ -28,13 +28,13 @@ SOURCES = [*(ROOT / "stages").rglob("*.py")]
 
 
 class Trap:
-    """What makes a file when it is unpickled."""
+    """What makes a folder when it is unpickled."""
 
     def __init__(self, mark: Path):
         self.mark = mark
 
     def __reduce__(self):
-        return os.system, (f"touch {self.mark}",)
+        return os.mkdir, (str(self.mark),)
 
 
 @pytest.fixture
