@@ -506,6 +506,7 @@ def test_an_ablation_with_neighbours_of_its_own_is_exported(project, tmp_path, m
         ("releasd", "new", "did you mean 'released'?"),
         ("released", "full", "exists and is not empty"),
         ("released", "full/file", "exists and is not empty"),
+        ("released", "full/file/below", "cannot be made: Not a directory"),
         ("undrawn", "new", "run `dvc repro compute_fid@undrawn`"),
         ("redrawn", "new", "with another checkpoint than data/ldm/no_rag and params.yaml have"),
         ("resettled", "new", "with another steps and another k than data/ldm/released"),

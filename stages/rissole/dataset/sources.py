@@ -179,6 +179,7 @@ def credit(data: Data) -> str:
     )
 
 
+KEY = "`-S presets.<preset>.data.root=...` (`data.root` alone is what presets lay theirs over)"
 WANTED = {
     "folder": "the images",
     "celeba": (
@@ -215,8 +216,8 @@ def _root(data: Data) -> Path:
     root = Path(data.root)
     if not root.is_dir():
         raise InputError(
-            f"params.yaml: data.root '{root}' is not a folder; put {WANTED[data.source]} there, or"
-            " name the folder that has them"
+            f"params.yaml: data.root of the chosen preset is '{root}', which is not a folder; put"
+            f" {WANTED[data.source]} there, or name the folder that has them: {KEY}"
         )
     return root
 
@@ -320,5 +321,5 @@ def _found_in(name: str, key: str, pattern: str) -> str:
 
 def _found(listing: Listing, root: Path) -> Listing:
     if not listing:
-        raise InputError(f"{root} holds no images ({ENDINGS}); name another folder as data.root")
+        raise InputError(f"{root} holds no images ({ENDINGS}); name another folder: {KEY}")
     return listing

@@ -41,6 +41,12 @@ def write(folder: Path, row: str, settings: config.Settings) -> int:
     scratch = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
+        scratch.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be made: {error.strerror}; name another folder"
+        ) from None
+    try:
         _write_parts(scratch, row, of, settings)
         packages = _write_code(scratch)
         files.write_text(scratch / ".gitignore", "__pycache__/\n")
