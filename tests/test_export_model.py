@@ -500,13 +500,19 @@ def test_an_ablation_with_neighbours_of_its_own_is_exported(project, tmp_path, m
     assert np.array_equal(arrays(output), drawn(folder, "ablations/k_2")[:4])
 
 
+def test_a_folder_that_cannot_be_made_is_named(project, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("theirs")
+    monkeypatch.chdir(project)
+    with pytest.raises(InputError, match="file/below: cannot be made: Not a directory"):
+        bundle.write(tmp_path / "file/below", "released", config.read())
+
+
 @pytest.mark.parametrize(
     ("row", "where", "said"),
     [
         ("releasd", "new", "did you mean 'released'?"),
         ("released", "full", "exists and is not empty"),
         ("released", "full/file", "exists and is not empty"),
-        ("released", "full/file/below", "cannot be made: Not a directory"),
         ("undrawn", "new", "run `dvc repro compute_fid@undrawn`"),
         ("redrawn", "new", "with another checkpoint than data/ldm/no_rag and params.yaml have"),
         ("resettled", "new", "with another steps and another k than data/ldm/released"),
