@@ -179,7 +179,7 @@ def credit(data: Data) -> str:
     )
 
 
-KEY = "`-S presets.<preset>.data.root=...` (`data.root` alone is what presets lay theirs over)"
+KEY = "`-S presets.<preset>.data.root=...`, as what presets set goes before `data.root` alone"
 WANTED = {
     "folder": "the images",
     "celeba": (
