@@ -16,9 +16,11 @@ parts; a last call without it builds what is missing, makes them one and measure
 from pathlib import Path
 from typing import get_args
 
-from rissole.ground import config, files, identity, runtime, schema
+from rissole.core import config, files, fingerprint, numerics
+from rissole.harness.run import run
 from rissole.latent import latents
 from rissole.retrieval import index, vectors
+from rissole.retrieval.settings import Index, Query
 
 import numpy as np
 
@@ -34,10 +36,10 @@ def main(part: str | None = None):
         part: which part of the work, such as 3/16; all of it where none is given.
     """
     settings = config.read()
-    device = runtime.set_up(settings.threads)
+    device = numerics.set_up(settings.threads)
     rows, metrics = latents.count(LATENTS, "train"), {}
     identified = files.digest(LATENTS / "manifest.json")
-    for query in get_args(schema.Query):
+    for query in get_args(Query):
 
         def looked_up(split: str, most: int, query=query):
             return vectors.by_file(LATENTS, split, query, settings.blocks, EMBEDDINGS, most)
@@ -45,14 +47,14 @@ def main(part: str | None = None):
         probes = np.concatenate(list(looked_up("val", PROBES)))
         blocks, shape = looked_up("train", rows), (rows, probes.shape[1])
         follows = vectors.identity(identified, query, EMBEDDINGS)
-        made_of = identity.of(
+        made_of = fingerprint.of(
             Path(__file__),
             vectors=follows,
-            index=settings.index.model_dump(),
+            index=settings.section(Index).model_dump(),
             blocks=settings.blocks,
-            machine=runtime.machine(device),
+            machine=numerics.machine(device),
         )
-        over = blocks, shape, settings.index, INDEX / query
+        over = blocks, shape, settings.section(Index), INDEX / query
         if part is None:
             metrics[query] = index.build(*over, probes, made_of, device, follows)
         else:
@@ -68,4 +70,4 @@ def main(part: str | None = None):
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

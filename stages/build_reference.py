@@ -12,10 +12,13 @@ metrics/reference.json; and how well the VQ-GAN reconstructs val images to metri
 from pathlib import Path
 
 from rissole.auditing import coherence
+from rissole.core import config, files, memory, numerics
 from rissole.dataset import images
+from rissole.drawing.settings import Sample
 from rissole.first_stage import vqgan
-from rissole.ground import config, files, memory, runtime
+from rissole.harness.run import run
 from rissole.judging import features, judges, scores
+from rissole.judging.settings import JudgeSettings
 from rissole.latent import latents
 
 import numpy as np
@@ -30,18 +33,18 @@ MOST = 10_000  # val images: the number of the released evaluation
 def main() -> None:
     """Extract the features and compare the true images among themselves."""
     settings = config.read().fitted(images.extent(SPLIT))
-    device = runtime.set_up(settings.threads)
-    look = judges.open(settings.judge, device)
-    drawn = settings.sample.images
+    device = numerics.set_up(settings.threads)
+    look = judges.open(settings.section(JudgeSettings), device)
+    drawn = settings.section(Sample).images
 
     encoded = {split: latents.read(LATENTS, split) for split in ("train", "val")}
     val, val_images = take("val", MOST)
     train, train_images = take("train", max(drawn, len(val)))
-    perfect = train[runtime.evenly(len(train), drawn)]
+    perfect = train[numerics.evenly(len(train), drawn)]
     identified = encoded["train"].identity
     model = vqgan.load(VQGAN / "vqgan.safetensors", encoded["train"].first_stage).to(device)
     reconstructed, perfect_images = (
-        reconstruct(model, encoded[split], ids, settings.judge.batch, device)
+        reconstruct(model, encoded[split], ids, settings.section(JudgeSettings).batch, device)
         for split, ids in (("val", val), ("train", perfect))
     )
     apart = encoded["val"].apart_from(encoded["train"])[encoded["val"].rows(val)]
@@ -103,7 +106,7 @@ def main() -> None:
 def take(split: str, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids and pictures of at most `most` images, evenly spread over a split."""
     n = len(images.read_split(SPLIT, split, pictures=False).ids)
-    rows, start, ids, pictures = runtime.evenly(n, most), 0, [], []
+    rows, start, ids, pictures = numerics.evenly(n, most), 0, [], []
     for part in images.read_shards(SPLIT, split):
         here = rows[(rows >= start) & (rows < start + len(part.ids))] - start
         ids.append(part.ids[here])
@@ -123,4 +126,4 @@ def reconstruct(
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

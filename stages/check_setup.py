@@ -17,11 +17,17 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rissole import params
+from rissole.core import config, memory, numerics
+from rissole.core.config import Extent
 from rissole.dataset import sides, sources
-from rissole.ground import config, memory, runtime
-from rissole.ground.derived import Extent
-from rissole.ground.errors import InputError
+from rissole.dataset.settings import Data
+from rissole.denoiser.settings import variant_ldm
+from rissole.first_stage.settings import VQGANSettings
+from rissole.harness.errors import InputError
+from rissole.harness.run import run
 from rissole.results import tables
+from rissole.retrieval.settings import Index
 from rissole.speed import estimate
 from rissole.speed.estimate import Estimate, Rehearsal
 from rissole.speed.stages import STAGES, Size
@@ -41,35 +47,35 @@ def main(preset: str = "", root: str = "", gpus: str = "1") -> None:
         root: folder of the images, in the place of its.
         gpus: devices that the work would be shared by.
     """
-    params, devices = overridden(preset, root), _number(gpus)
-    settings = read(params)
+    content, devices = overridden(preset, root), _number(gpus)
+    settings = read(content)
     check_batches(settings, devices)
-    device = runtime.set_up(settings.threads)
-    records = sources.records(settings.data)
+    device = numerics.set_up(settings.threads)
+    records = sources.records(settings.section(Data))
     images = len(records)
     print(
-        f"preset {settings.preset}: {images:,} images of source '{settings.data.source}',"
-        f" {len(settings.variants)} denoisers, {len(settings.rows)} rows, on"
+        f"preset {settings.preset}: {images:,} images of source '{settings.section(Data).source}',"
+        f" {len(settings.names('variants'))} denoisers, {len(settings.names('rows'))} rows, on"
         f" {device.type}, {settings.threads} threads",
         flush=True,
     )
-    train = round(images * (1 - settings.data.validation))
+    train = round(images * (1 - settings.section(Data).validation))
     settings.check_counts(train)
-    check_judged(images - train, settings.data.validation)
-    settings = settings.fitted(Extent(train, settings.data.size or sides.fitting(records)))
+    check_judged(images - train, settings.section(Data).validation)
+    settings = settings.fitted(Extent(train, settings.section(Data).size or sides.fitting(records)))
     size = estimate.whole(settings, images)
-    first = rehearse(settings, params, estimate.first_size(settings, size))
-    second = rehearse(settings, params, estimate.second_size(settings, size, first))
+    first = rehearse(settings, content, estimate.first_size(settings, size))
+    second = rehearse(settings, content, estimate.second_size(settings, size, first))
     found = estimate.extrapolate(settings, size, first, second)
     print(tables.markdown(pd.DataFrame(lines(found, devices)), left=1))
     alone = sum(of.seconds / of.calls for stage, of in found.items() if STAGES[stage].scores)
-    run, row = command_of(preset, root), next(iter(settings.rows))
-    print(f"one row alone: {duration(alone)} (`{run} compute_fid@{row}`)")
-    if train > settings.index.exact_below:
+    command, row = command_of(preset, root), next(iter(settings.names("rows")))
+    print(f"one row alone: {duration(alone)} (`{command} compute_fid@{row}`)")
+    if train > settings.section(Index).exact_below:
         print(
             f"two stages are but guessed at {train:,} train images: retrieve_neighbours as if its"
-            " search were exact, where ScaNN's is faster, and audit_samples without what its search"
-            " for copies grows with them (`python stages/plan_scale.py` has the arithmetic)"
+            " search were exact, where ScaNN's is faster, and compute_fid without what its search"
+            " for copies grows with them"
         )
     name, floor = estimate.floor(settings, size, second)
     print(
@@ -79,40 +85,41 @@ def main(preset: str = "", root: str = "", gpus: str = "1") -> None:
     check_disk(estimate.disk(settings, size, second))
     check_memory(found)
     warn_of_strangers()
-    print(f"check_setup: nothing stands in the way of `{run}`; it will take {total(found)}")
+    print(f"check_setup: nothing stands in the way of `{command}`; it will take {total(found)}")
 
 
 def overridden(preset: str, root: str) -> dict:
-    """The content of params.yaml, with another preset or folder of images where one is given."""
-    settings = config.read()
-    params = yaml.safe_load(Path("params.yaml").read_text("utf-8"))
+    """The content of params.yaml, with another preset or folder of images where one is given.
+
+    The ablations, which lie in a file of their own, are left out.
+    """
+    content = {key: of for key, of in config.read().content.items() if key != "ablations"}
     if preset:
-        params["preset"] = preset
+        content["preset"] = preset
     if root:
-        chosen = settings.under(params["preset"]).data
-        if chosen.source == "avatars":
+        content["data"] = (content.get("data") or {}) | {"root": root}
+        if config.Settings(content).section(Data).source == "avatars":
             raise InputError(
-                f"--root is '{root}': preset {params['preset']} draws its images itself; add"
+                f"--root is '{root}': preset {content['preset']} draws its images itself; add"
                 " `--preset folder`"
             )
-        params["presets"][params["preset"]]["data"]["root"] = root
-    return params
+    return content
 
 
-def read(params: dict) -> config.Settings:
-    """The settings that some content of params.yaml makes."""
+def read(content: dict) -> config.Settings:
+    """The settings that some content of params.yaml makes, checked as a whole."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "params.yaml")
-        path.write_text(yaml.safe_dump(params, sort_keys=False), "utf-8")
-        return config.read(path)
+        path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+        return params.read(path)
 
 
 def check_batches(settings: config.Settings, devices: int) -> None:
     """Refuse batches that so many devices cannot share evenly."""
-    batches = {"vqgan.batch": settings.vqgan.batch}
+    batches = {"vqgan.batch": settings.section(VQGANSettings).batch}
     batches |= {
-        f"ldm.batch (variant {name})": settings.variant_ldm(name).batch
-        for name in settings.variants
+        f"ldm.batch (variant {name})": variant_ldm(settings, name).batch
+        for name in settings.names("variants")
     }
     for key, batch in batches.items():
         if batch % devices:
@@ -131,7 +138,7 @@ def check_judged(val: int, validation: float) -> None:
         )
 
 
-def rehearse(settings: config.Settings, params: dict, size: Size) -> Rehearsal:
+def rehearse(settings: config.Settings, content: dict, size: Size) -> Rehearsal:
     """Run everything once in a small size."""
     print(
         f"rehearsing with {size.images:,} images, {size.first_stage} and {size.denoiser} steps of"
@@ -140,7 +147,7 @@ def rehearse(settings: config.Settings, params: dict, size: Size) -> Rehearsal:
     )
     FOLDER.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix="rehearsal-", dir=FOLDER) as folder:
-        return estimate.rehearse(settings, params, size, Path(folder))
+        return estimate.rehearse(settings, content, size, Path(folder))
 
 
 def lines(found: dict[str, Estimate], devices: int) -> list[dict[str, str]]:
@@ -192,7 +199,7 @@ def command_of(preset: str, root: str) -> str:
     """What runs that which was looked at."""
     words = [f"preset={preset}"] if preset else []
     if root:
-        words.append(f"presets.{preset or config.read().preset}.data.root={root}")
+        words.append(f"+data.root={root}")
     settings = "".join(f" -S {shlex.quote(word)}" for word in words)
     return f"dvc exp run{settings}" if words else "dvc repro"
 
@@ -237,4 +244,4 @@ def _number(text: str) -> int:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

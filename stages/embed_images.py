@@ -14,10 +14,13 @@ in encode_latents.
 
 from pathlib import Path
 
+from rissole.core import config, fingerprint, numerics
 from rissole.dataset.encoding import Encoding, Rows
-from rissole.ground import config, identity, runtime
+from rissole.harness.run import run
 from rissole.latent import embeddings
+from rissole.latent.settings import LatentsSettings
 from rissole.pretrained import encoder
+from rissole.pretrained.settings import EncoderSettings
 
 from torch import Tensor
 
@@ -31,8 +34,8 @@ def main(part: str | None = None):
         part: which part of the work, such as 3/16; all of it where none is given.
     """
     settings = config.read()
-    device = runtime.set_up(settings.threads)
-    look = encoder.open(settings.encoder, device)
+    device = numerics.set_up(settings.threads)
+    look = encoder.open(settings.section(EncoderSettings), device)
 
     def write(path: Path, rows: Rows, vectors: Tensor) -> None:
         embeddings.write(path, rows.ids, vectors.numpy(), encoder=look.key)
@@ -42,11 +45,11 @@ def main(part: str | None = None):
         folder=EMBEDDINGS,
         look=look,
         write=write,
-        mirrors=settings.latents.mirrors,
-        made_of=identity.of(Path(__file__), encoder=look.key, machine=runtime.machine(device)),
+        mirrors=settings.section(LatentsSettings).mirrors,
+        made_of=fingerprint.of(Path(__file__), encoder=look.key, machine=numerics.machine(device)),
         device=device,
     ).run(SPLIT, part)
 
 
 if __name__ == "__main__":
-    runtime.run(main, shared=True)
+    run(main, shared=True)

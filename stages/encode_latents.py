@@ -17,11 +17,13 @@ a last call without it. A file that is there already and would come out the same
 
 from pathlib import Path
 
+from rissole.core import config, files, fingerprint, numerics, processes
 from rissole.dataset import images
 from rissole.dataset.encoding import Encoding, Rows
 from rissole.first_stage import vqgan
-from rissole.ground import config, files, identity, processes, runtime
+from rissole.harness.run import run
 from rissole.latent import latents
+from rissole.latent.settings import LatentsSettings
 
 from torch import Tensor
 
@@ -36,15 +38,15 @@ def main(part: str | None = None):
         part: which part of the work, such as 3/16; all of it where none is given.
     """
     settings = config.read()
-    device = runtime.set_up(settings.threads)
+    device = numerics.set_up(settings.threads)
     model = vqgan.load(MODEL).to(device)
     Encoding(
         stage="encode_latents",
         folder=LATENTS,
         look=lambda x: model.encode(x).int(),
         write=write,
-        mirrors=settings.latents.mirrors,
-        made_of=identity.of(MODEL, Path(__file__), machine=runtime.machine(device)),
+        mirrors=settings.section(LatentsSettings).mirrors,
+        made_of=fingerprint.of(MODEL, Path(__file__), machine=numerics.machine(device)),
         device=device,
     ).run(SPLIT, part)
     if part is not None:
@@ -70,4 +72,4 @@ def write(path: Path, rows: Rows, codes: Tensor) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main, shared=True)
+    run(main, shared=True)

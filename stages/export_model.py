@@ -5,14 +5,17 @@ first stage, denoiser, scheduler, database of neighbours, the code that it takes
 model card that says how to use it, what it scored and what its audit found. The row must have been
 drawn and scored.
 
-    python stages/export_model.py rissole_halo my_model
+    python stages/export_model.py rissole my_model
 """
 
 from pathlib import Path
 
+from rissole.core import config
 from rissole.dataset import images
 from rissole.export import bundle, card
-from rissole.ground import config, runtime
+from rissole.harness.run import run
+
+DATA, METRICS = Path("data"), Path("metrics")
 
 
 def main(row: str, folder: str) -> None:
@@ -22,9 +25,9 @@ def main(row: str, folder: str) -> None:
         row: a row of the table; of the ablations with `ablations/` before it.
         folder: to write; there is none yet.
     """
-    settings = config.read().fitted(images.extent(Path("data/split")))
-    size = bundle.write(Path(folder), row, settings)
-    found = card.accusations(card.read_measured(row).audit)
+    settings = config.read().fitted(images.extent(DATA / "split"))
+    size = bundle.write(Path(folder), row, settings, DATA, METRICS)
+    found = card.accusations(card.read_measured(METRICS, row).audit)
     print(
         f"export_model: {row} -> {folder} ({size / 1e6:.1f} MB); {Path(folder) / 'README.md'} says"
         f" how to draw with it, and `hf upload NAME {folder}` publishes it"
@@ -33,4 +36,4 @@ def main(row: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

@@ -12,11 +12,13 @@ Reads split, latents, embeddings and index; writes metrics/retrieval_quality.jso
 from pathlib import Path
 from typing import get_args
 
+from rissole.core import config, files, numerics
 from rissole.dataset import images
-from rissole.ground import config, files, runtime, schema
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
+from rissole.harness.run import run
 from rissole.latent import embeddings, latents
 from rissole.retrieval import index, neighbours, quality, search, vectors
+from rissole.retrieval.settings import Query
 
 import numpy as np
 
@@ -28,7 +30,7 @@ K = 20  # neighbours that are judged, or as many as every image has
 
 def main():
     settings = config.read()
-    device = runtime.set_up(settings.threads)
+    device = numerics.set_up(settings.threads)
     train = latents.read(LATENTS, "train")
     yardstick = embeddings.read(EMBEDDINGS, "train", train.ids)
     split = images.read_split(Path("data/split"), "train", pictures=False)
@@ -39,13 +41,13 @@ def main():
         "group": np.array(split.groups, object)[place],
     }
     kinds = {kind: latents.number(of) for kind, of in kinds.items() if None not in of}
-    chosen = runtime.evenly(len(train), QUERIES)
+    chosen = numerics.evenly(len(train), QUERIES)
     pictures = neighbours.pictures(train)
     k = min(K, len(train) - int(np.bincount(pictures).max()))
     if k < 2:
         raise InputError(f"{LATENTS}: an image has {k} possible neighbours; give other images")
     found = {"rows": len(train), "queries": len(chosen), "k": k, "by": {}}
-    for query in (*get_args(schema.Query), "random"):
+    for query in (*get_args(Query), "random"):
         near = look_up(train, chosen, query, k, settings, device)
         agreement, by_rank = quality.likeness(near, chosen, yardstick)
         found["by"][query] = {
@@ -81,4 +83,4 @@ def look_up(
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

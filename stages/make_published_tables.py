@@ -1,15 +1,16 @@
-"""Put the published results on some images into tables.
+"""Put the published results of a run into tables, and check the claims against them.
 
 Reads metrics/published/<name>/results.json, which `publish_results` wrote, and the claims. Writes
 tables.md beside it.
 
     dvc repro metrics/published/dvc.yaml
-    python stages/make_published_tables.py photos64
+    python stages/make_published_tables.py ablations
 """
 
 from pathlib import Path
 
-from rissole.ground import files, runtime
+from rissole.core import files
+from rissole.harness.run import run
 from rissole.results import claims, publication
 
 METRICS = Path("metrics")
@@ -21,14 +22,11 @@ def main(name: str) -> None:
     Args:
         name: of a folder of metrics/published.
     """
-    folder = METRICS / "published" / name
-    asserted, of_ablations = (
-        claims.read(METRICS / family / "claims.yaml") for family in ("", "ablations")
-    )
+    folder, asserted = METRICS / "published" / name, claims.read(METRICS / "claims.yaml")
     content = files.read_json(folder / "results.json")
-    files.write_text(folder / "tables.md", publication.page(name, content, asserted, of_ablations))
+    files.write_text(folder / "tables.md", publication.page(name, content, asserted))
     print(f"make_published_tables: {len(content['rows'])} rows -> {folder}/tables.md")
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

@@ -1,8 +1,8 @@
 """Write the page that shows a run: samples, where each comes from, scores, curves, pipeline.
 
-Reads what is shown of each row, the metrics of all stages, the train images that samples lean on,
-dvc.yaml and params.yaml. Writes metrics/report.html: one file that needs no network and no server;
-open it in a browser.
+Reads samples and audit of each row, the metrics of all stages, the train images that samples lean
+on, dvc.yaml and params.yaml. Writes metrics/report.html: one file that needs no network and no
+server; open it in a browser.
 
     dvc repro make_report
     python stages/make_report.py
@@ -10,15 +10,19 @@ open it in a browser.
 
 from pathlib import Path
 
+from rissole.core import config, files
 from rissole.dataset import images
-from rissole.ground import config, files, runtime
+from rissole.denoiser.settings import find_variant
+from rissole.drawing.settings import Row, Sample, find_row
+from rissole.harness.run import run
 from rissole.latent import originals
 from rissole.report import curves, gallery, page, pipeline, provenance, scores, shown
 from rissole.results import measurements
 
 import yaml
 
-METRICS, SPLIT, LATENTS = Path("metrics"), Path("data/split"), Path("data/latents")
+DATA, METRICS = Path("data"), Path("metrics")
+SPLIT, LATENTS = DATA / "split", DATA / "latents"
 REPORT = METRICS / "report.html"
 
 
@@ -26,13 +30,12 @@ def main() -> None:
     """Make the report."""
     extent = images.extent(SPLIT)
     settings = config.read().fitted(extent)
-    reference, controls, numbers, vqgan = (
-        files.read_json(METRICS / f"{name}.json")
-        for name in ("reference", "controls", "tables", "vqgan")
+    controls, numbers, vqgan = (
+        files.read_json(METRICS / f"{name}.json") for name in ("controls", "tables", "vqgan")
     )
-    results = measurements.read(settings.rows, reference, controls)
-    ranked = [row for row in results.ranked() if row in settings.rows]
-    rows = {row: shown.read(Path(f"data/shown/{row}.parquet")) for row in ranked}
+    every = {name: find_row(settings, name) for name in settings.names("rows")}
+    results = measurements.read(METRICS, every, controls)
+    rows = {row: read(settings, row, every[row]) for row in results.ranked() if row in every}
     wanted = set().union(*(of.train_ids for of in rows.values()))
     train = originals.read(SPLIT, LATENTS, wanted)
     about = {row: gallery.describe(settings, row) for row in rows}
@@ -42,13 +45,15 @@ def main() -> None:
     stages = pipeline.read(Path("dvc.yaml"), params, but="make_report")
 
     html = page.render(
-        settings=settings,
+        preset=settings.preset,
+        size=extent.side,
+        sample=settings.section(Sample),
         train_images=extent.train,
         gallery=gallery.build(rows, train, about, turns),
         headings=headings,
         lines=lines,
         plots=scores.plots(results),
-        losses=curves.losses(list(settings.variants)),
+        losses=curves.losses(METRICS / "loss", settings.names("variants")),
         vqgan=vqgan,
         codebook=curves.codebook(curves.count_codes(LATENTS)),
         stages=stages,
@@ -63,5 +68,15 @@ def main() -> None:
     )
 
 
+def read(settings: config.Settings, name: str, row: Row) -> shown.Shown:
+    """What is shown of a row."""
+    return shown.read(
+        samples=DATA / "samples" / name,
+        audit=DATA / "audit" / f"{name}.parquet",
+        table=DATA / row.context,
+        drawn_in=find_variant(settings, row.variant).blocks,
+    )
+
+
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

@@ -1,8 +1,8 @@
-"""Put the scores and audits of all rows into tables, and check the claims against them.
+"""Put the scores and audits of all rows into tables.
 
-Reads the metrics of every stage and metrics/claims.yaml. Writes metrics/tables.md, with all
-figures, metrics/retrieval.md, about what was retrieved, and metrics/tables.json, with the headline
-numbers; prints the table of scores.
+Reads the metrics of every stage. Writes metrics/tables.md, with all figures, metrics/retrieval.md,
+about what was retrieved, and metrics/tables.json, with the headline numbers; prints the table of
+scores.
 
     dvc repro make_tables
     python stages/make_tables.py
@@ -10,8 +10,10 @@ numbers; prints the table of scores.
 
 from pathlib import Path
 
-from rissole.ground import config, files, runtime
-from rissole.results import claims, measurements, pages, retrieval_page, tables
+from rissole.core import config, files
+from rissole.drawing.settings import find_row
+from rissole.harness.run import run
+from rissole.results import measurements, pages, retrieval_page, tables
 
 METRICS = Path("metrics")
 
@@ -19,20 +21,15 @@ METRICS = Path("metrics")
 def main() -> None:
     """Make the tables."""
     settings = config.read()
-    rows = settings.rows
-    controls = files.read_json(METRICS / "controls.json")
-    results = measurements.read(rows, files.read_json(METRICS / "reference.json"), controls)
-    before = measurements.read_before(rows)
+    rows = {name: find_row(settings, name) for name in settings.names("rows")}
+    results = measurements.read(METRICS, rows, files.read_json(METRICS / "controls.json"))
+    before = measurements.read_before(METRICS, rows)
     retrieved = files.read_json(METRICS / "retrieval_quality.json")
-    asserted, repeats = claims.read(METRICS / "claims.yaml"), settings.repeats(rows)
-    table = measurements.numbers(results)
 
-    files.write_json(METRICS / "tables.json", table)
-    page = pages.scores_page(results, asserted, repeats, before)
-    files.write_text(METRICS / "tables.md", page)
+    files.write_json(METRICS / "tables.json", measurements.numbers(results))
+    files.write_text(METRICS / "tables.md", pages.scores_page(results, before))
     files.write_text(METRICS / "retrieval.md", retrieval_page.page(retrieved, results))
     print(tables.score_table(results))
-    print(tables.claims_table(table, asserted, repeats))
     print(
         f"\nmake_tables: {len(rows)} rows -> {METRICS / 'tables.md'};"
         f" the pictures are {METRICS / 'grids'}/*.png and {METRICS / 'provenance'}/*.png"
@@ -40,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

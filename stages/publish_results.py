@@ -1,37 +1,38 @@
-"""Keep the results of a run on other images, or on another machine, to be committed.
+"""Keep the results of a run, to be committed: of the main rows, or of the ablations.
 
-Not a stage: `python stages/publish_results.py NAME` on the machine that ran `dvc repro`, and the
-ablations that are to be in it. Writes metrics/published/NAME/results.json: every figure, the
-settings, the machine, and the digests of what was measured. No images. Fails if a result is not
-current. `make_published_tables`, for which NAME is entered in metrics/published/dvc.yaml, makes
-tables of it.
+Not a stage: `python stages/publish_results.py NAME` on the machine that ran `dvc repro`, or with
+`--ablations` on that which ran `dvc repro stages/ablations/dvc.yaml`. Writes
+metrics/published/NAME/results.json: every figure, the settings, the machine, the commit. No images.
+Fails if a result is not current. `make_published_tables`, for which NAME is entered in
+metrics/published/dvc.yaml, makes tables of it.
 
     python stages/publish_results.py my_faces
+    python stages/publish_results.py ablations --ablations
 """
 
 from pathlib import Path
 
+from rissole.core import config
 from rissole.dataset import images
-from rissole.ground import config, files, runtime
+from rissole.harness.run import run
 from rissole.results import publication
 
+METRICS = Path("metrics")
 
-def main(name: str) -> None:
+
+def main(name: str, ablations: bool = False) -> None:
     """Publish what was measured.
 
     Args:
-        name: to publish them by.
+        name: to publish it by.
+        ablations: those, in the place of the main rows.
     """
-    path = Path("metrics/published") / name / "results.json"
+    path = METRICS / "published" / name / "results.json"
     settings = config.read().fitted(images.extent(Path("data/split")))
-    content = publication.collect(settings)
-    files.write_json(path, content)
-    left_out = ", ".join(content["left_out"]) or "none"
-    print(
-        f"publish_results: {len(content['rows'])} rows -> {path}; tables left out, as a row of"
-        f" theirs has no current result: {left_out}"
-    )
+    content = publication.collect(settings, METRICS, ablations)
+    publication.write(path, content)
+    print(f"publish_results: {len(content['rows'])} rows -> {path}")
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

@@ -11,15 +11,18 @@ embedding comes with those of the train images, `embeddings.parquet`, to be told
 
 from pathlib import Path
 
-from rissole.ground import config, files, runtime
+from rissole.core import config, files, numerics
+from rissole.harness.run import run
 from rissole.latent import embeddings, latents
 from rissole.retrieval import index, neighbours, search, vectors
+from rissole.retrieval.settings import find_retrieval
 
 import numpy as np
 import pyarrow as pa
 
 LATENTS, EMBEDDINGS = Path("data/latents"), Path("data/embeddings")
 INDEX, NEIGHBOURS = Path("data/index"), Path("data/neighbours")
+METRICS = Path("metrics")
 
 
 def main(name: str):
@@ -29,8 +32,8 @@ def main(name: str):
         name: a table of `retrievals`; of the ablations with `ablations/` before it.
     """
     settings = config.read()
-    device = runtime.set_up(settings.threads)
-    table = settings.retrieval(name)
+    device = numerics.set_up(settings.threads)
+    table = find_retrieval(settings, name)
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
     query = "latent" if table.query == "random" else table.query
     database = vectors.of(train, "train", query, settings.blocks, EMBEDDINGS)
@@ -46,7 +49,7 @@ def main(name: str):
     measured = neighbours.hubs(used, len(train)) | {"cosine": round(float(found[1].mean()), 4)}
     if set(train.groups) != {None}:
         measured["own_group"] = neighbours.own_group(used, latents.number(train.groups))
-    files.write_json(files.measured("neighbours", name), measured)
+    files.write_json(files.measured(METRICS, "neighbours", name), measured)
     queries = np.flatnonzero(train.ids == train.originals)
     queries = np.random.default_rng(settings.seed).permutation(queries)[: settings.queries]
     write(folder / "queries.parquet", about, train.ids[queries], *(x[queries] for x in found))
@@ -81,4 +84,4 @@ def write(
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

@@ -3,7 +3,9 @@
 Queries are train rows, their own row never among their neighbours (unless the row's retrieval says
 so). Reads denoiser, latents, neighbour table and VQ-GAN. Writes the images, lossless, with what
 each was made from to data/samples/<row>/samples.parquet, a grid to metrics/grids/<row>.png, and
-what drawing cost to metrics/sampling/<row>.json. Several processes draw a batch each in turn.
+what drawing cost, and how far images move when their neighbours do, to
+metrics/sampling/<row>.json; and how the first of them come out of noise, for
+the report, to data/samples/<row>/moments.parquet. Several processes draw a batch each in turn.
 
     dvc repro sample_images@rissole
     python stages/sample_images.py rissole
@@ -11,14 +13,20 @@ what drawing cost to metrics/sampling/<row>.json. Several processes draw a batch
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from rissole.core import config, files, numerics, processes
 from rissole.dataset import images
-from rissole.drawing import drawing
-from rissole.ground import config, files, processes, runtime
+from rissole.drawing import denoising, drawing, sensitivity
+from rissole.drawing.settings import find_row, row_sample
+from rissole.harness.progress import progress
+from rissole.harness.run import run
 
 import numpy as np
 import pyarrow as pa
+
+DATA, METRICS = Path("data"), Path("metrics")
 
 
 def main(row: str) -> None:
@@ -27,34 +35,58 @@ def main(row: str) -> None:
     Args:
         row: a row of the table; of the ablations with `ablations/` before it.
     """
-    settings = config.read().fitted(images.extent(Path("data/split")))
-    sample, device = settings.row_sample(row), runtime.set_up(settings.threads)
-    of = drawing.read(settings.row(row), sample, device)
-    folder, grid = Path(f"data/samples/{row}"), files.measured("grids", row, "png")
-    clock, shown = time.perf_counter(), []
-    drawn = processes.in_turn(of.batches(), of.draw)
-    progress = runtime.progress(
-        drawn, f"sample_images {row}", " images", len(of.batches()), sample.batch
-    )
-    with files.growing_table(folder / "samples.parquet") as add:
-        for batch, (pictures, codes) in progress:
+    settings = config.read().fitted(images.extent(DATA / "split"))
+    sample, device = row_sample(settings, row), numerics.set_up(settings.threads)
+    found = find_row(settings, row)
+    of = drawing.read(found, sample, drawing.Paths.of(found, DATA), device)
+    folder, grid = DATA / "samples" / row, files.measured(METRICS, "grids", row, "png")
+    clock, shown, moments = time.perf_counter(), [], None
+    with (
+        files.growing_table(folder / "samples.parquet") as add,
+        progress(f"sample_images {row}", " images", len(of.batches()), sample.batch) as advance,
+    ):
+        for batch, (pictures, codes, watched) in processes.in_turn(of.batches(), watching(of)):
             add(provenance(row, of, batch, pictures, codes))
+            moments = moments or watched
             shown += list(pictures[: 32 - len(shown)])
+            advance()
     seconds = time.perf_counter() - clock
 
+    denoising.write(folder / "moments.parquet", *moments)
     images.write_grid(grid, np.stack(shown), columns=8)
     files.write_json(
-        files.measured("sampling", row),
+        files.measured(METRICS, "sampling", row),
         {
             "sampling_images_per_second": round(sample.images / seconds, 1),
-            "sampling_peak_mb": runtime.peak_memory(device),
+            "sampling_peak_mb": numerics.peak_memory(device),
             "calls": of.sampler.calls,
+            **moved(of),
         },
     )
     print(
         f"sample_images {row}: {sample.images:,} images -> {folder},"
         f" the first {len(shown)} -> {grid}"
     )
+
+
+def moved(of: drawing.Drawing) -> dict[str, dict]:
+    """How far images move when their neighbours do, of a row that is told some."""
+    if of.neighbours is None:
+        return {}
+    told = of.neighbours[: sensitivity.IMAGES].to(of.conditioning.device)
+    return {"sensitivity": files.rounded(sensitivity.measure(of.network, of.told, told))}
+
+
+def watching(of: drawing.Drawing) -> Callable[[range], tuple]:
+    """What draws a batch, and gives of the first one how its images come about, else None."""
+
+    def draw(batch: range) -> tuple:
+        if batch.start:
+            return *of.draw(batch), None
+        pictures, codes, *moments = denoising.watch(of, batch)
+        return pictures, codes, moments
+
+    return draw
 
 
 def provenance(
@@ -80,4 +112,4 @@ def provenance(
 
 
 if __name__ == "__main__":
-    runtime.run(main, shared=True)
+    run(main, shared=True)

@@ -16,11 +16,14 @@ from pathlib import Path
 
 from rissole.auditing import audit, coherence, controls
 from rissole.auditing.copies import Drawn
+from rissole.core import config, files, numerics
 from rissole.dataset import images
+from rissole.drawing.settings import Sample
 from rissole.first_stage import vqgan
-from rissole.ground import config, files, runtime
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
+from rissole.harness.run import run
 from rissole.judging import features, judges, scores
+from rissole.judging.settings import JudgeSettings
 from rissole.latent import latents
 from rissole.latent.latents import read_neighbours
 from rissole.results.objections import objections
@@ -36,8 +39,8 @@ NEIGHBOURS = Path("data/neighbours/main")
 def main() -> None:
     """Score all controls."""
     settings = config.read().fitted(images.extent(Path("data/split")))
-    device = runtime.set_up(settings.threads)
-    look = judges.open(settings.judge, device)
+    device = numerics.set_up(settings.threads)
+    look = judges.open(settings.section(JudgeSettings), device)
     train, val = (latents.read(LATENTS, split) for split in ("train", "val"))
     keys = {name: judge.key for name, judge in look.items()}
     true = features.read_reference(REFERENCE, keys, train.identity)
@@ -47,7 +50,7 @@ def main() -> None:
     reconstructions = images.read_pictures(REFERENCE / "reconstructions.parquet")
     ids = files.read_table(REFERENCE / "val.parquet", ["id"])["id"].to_numpy()
     places = np.arange(len(ids))
-    shown, kept = places[1::2][: settings.sample.images], places[::2]
+    shown, kept = places[1::2][: settings.section(Sample).images], places[::2]
     real = audit.real_images(
         train,
         val,
@@ -56,11 +59,12 @@ def main() -> None:
         settings.blocks,
         settings.blocks,
     )
-    true = {judge: of.some(kept) for judge, of in true.items()}
+    true = {name: of.some(kept) for name, of in true.items()}
+    judge = next(iter(look.values()))  # the first alone: objections ask no other
 
     table = train.table(normalise=True)
     queries, neighbours = read_neighbours(NEIGHBOURS / "queries.parquet", train)
-    n = min(settings.sample.images, len(queries))
+    n = min(settings.section(Sample).images, len(queries))
     sources = controls.Sources(
         train=real.train.z,
         val=val.look_up(table)[val.rows(ids[shown])],
@@ -95,8 +99,7 @@ def main() -> None:
         )
         numbers = files.rounded(numbers | {"images": len(made), "held_out": len(real.val)})
         fid = {"images": len(made)}
-        for judge, see in look.items():
-            fid |= scores.score(judge, see(made), copied, true[judge])
+        fid |= scores.score(judge.name, judge(made), copied, true[judge.name])
         raised[name] = objections(numbers, fid, reference)
         scored[name] = {"audit": numbers, "fid": fid}
         pictures.append(made[:8])
@@ -132,4 +135,4 @@ def decode(model: vqgan.VQGAN, z: torch.Tensor, device: torch.device) -> np.ndar
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

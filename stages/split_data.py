@@ -11,12 +11,15 @@ are equal once they are cut to size, the first stays.
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rissole.dataset import images, sides, sources
-from rissole.ground import config, files, runtime, schema
-from rissole.ground.errors import InputError
+from rissole.core import config, files
+from rissole.dataset import prepare, sides, sources
+from rissole.dataset.settings import Data
+from rissole.harness.errors import InputError
+from rissole.harness.progress import progress
+from rissole.harness.run import run
 
 FOLDER = Path("data/split")
 NAMED = 20  # duplicates that are named, one by one
@@ -25,9 +28,9 @@ NAMED = 20  # duplicates that are named, one by one
 def main() -> None:
     """Write data/split: Parquet shards of both splits and DATA_CARD.md."""
     settings = config.read()
-    records = sources.records(settings.data)
-    size = settings.data.size or sides.fitting(records)
-    data = settings.data.model_copy(update={"size": size})
+    records = sources.records(settings.section(Data))
+    size = settings.section(Data).size or sides.fitting(records)
+    data = settings.section(Data).model_copy(update={"size": size})
     twins, unreadable = [], []
 
     def leave_out(name: str, reason: str) -> None:
@@ -40,10 +43,10 @@ def main() -> None:
                 " mend or remove them, or raise it"
             )
 
-    def kept() -> Iterator[tuple[str, sources.Record, images.Picture]]:
+    def kept(advance: Callable[[], None]) -> Iterator[tuple[str, sources.Record, prepare.Picture]]:
         seen: dict[int, str] = {}
-        prepared = images.prepare_all(records, data.size)
-        for record, picture in runtime.progress(prepared, "split_data", " images", len(records)):
+        for record, picture in prepare.prepare_all(records, data.size):
+            advance()
             if isinstance(picture, str):
                 leave_out(record.name, picture)
             elif picture.twin not in seen:
@@ -59,7 +62,8 @@ def main() -> None:
                     )
 
     shutil.rmtree(FOLDER, ignore_errors=True)
-    counts = images.write_splits(FOLDER, kept(), data.size, data.shard)
+    with progress("split_data", " images", len(records)) as advance:
+        counts = prepare.write_splits(FOLDER, kept(advance), data.size, data.shard)
     check(counts, data)
     settings.check_counts(counts["train"])
     summary = f"{counts['train']:,} train and {counts['val']:,} val images"
@@ -90,7 +94,7 @@ def side(group: str | None, number: int, validation: float) -> str:
     return "val" if share < validation else "train"
 
 
-def check(counts: dict[str, int], data: schema.Data) -> None:
+def check(counts: dict[str, int], data: Data) -> None:
     """Refuse a split that leaves a side nearly empty."""
     for split, count in counts.items():
         if count < 2:
@@ -101,7 +105,7 @@ def check(counts: dict[str, int], data: schema.Data) -> None:
             )
 
 
-def data_card(data: schema.Data, summary: str, dropped: str) -> str:
+def data_card(data: Data, summary: str, dropped: str) -> str:
     """What the images are, where they come from and how they were treated, as Markdown."""
     return f"""# Data card
 
@@ -116,4 +120,4 @@ def data_card(data: schema.Data, summary: str, dropped: str) -> str:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

@@ -5,18 +5,22 @@ similarities, the nearest train image and the nearest train block at each positi
 (of latents of unit variance), all with the names of their files, checkpoint and sampler; draws the
 image anew by these; and fails if it is another, or if what it was drawn with is no longer there.
 
-    python stages/trace_sample.py rissole_halo 7
+    python stages/trace_sample.py rissole 7
 """
 
 from pathlib import Path
 
+from rissole.core import config, files, numerics, processes
 from rissole.dataset import images
 from rissole.drawing import drawing
-from rissole.ground import command, config, files, runtime
-from rissole.ground.errors import InputError
+from rissole.drawing.settings import find_row, row_sample
+from rissole.harness.errors import InputError
+from rissole.harness.run import address, run
 from rissole.latent import originals
 
 import numpy as np
+
+DATA = Path("data")
 
 
 def main(row: str, number: str) -> None:
@@ -26,7 +30,7 @@ def main(row: str, number: str) -> None:
         row: a row of the table; of the ablations with `ablations/` before it.
         number: of the image, from 0.
     """
-    settings = config.read().fitted(images.extent(Path("data/split")))
+    settings = config.read().fitted(images.extent(DATA / "split"))
     path = Path(f"data/samples/{row}/samples.parquet")
     samples = files.read_table(path)
     if not number.isdecimal() or int(number) >= len(samples):
@@ -34,12 +38,12 @@ def main(row: str, number: str) -> None:
     place = int(number)
     sample = {name: samples[name][place].as_py() for name in samples.column_names}
     audited = files.read_table(Path(f"data/audit/{row}.parquet")).slice(place, 1).to_pylist()[0]
-    of, again = settings.row(row), command.address("sample_images", row)
+    of, again = find_row(settings, row), address("sample_images", row)
 
     wanted = {audited["nearest"], *audited["nearest_by_block"]}
     if sample["query"] is not None:
         wanted |= {sample["query"], *sample["neighbours"]}
-    train = originals.read(Path("data/split"), drawing.LATENTS, wanted)
+    train = originals.read(DATA / "split", DATA / "latents", wanted)
 
     def named(image: int) -> str:
         return f"{train[image].name} (train image {image})"
@@ -66,15 +70,17 @@ def main(row: str, number: str) -> None:
     unnamed = "no" if audited["vouched"] else "cannot be said"
     print(f"copy        {'yes' if audited['copied'] else unnamed}")
 
-    device = runtime.set_up(settings.threads)
-    how = settings.row_sample(row).model_copy(
+    device = numerics.set_up(settings.threads)
+    how = row_sample(settings, row).model_copy(
         update={"images": len(samples), **{name: sample[name] for name in ("sampler", "steps")}}
     )
-    drawer = drawing.read(of.model_copy(update={"seed": sample["seed"]}), how, device)
+    of = of.model_copy(update={"seed": sample["seed"]})
+    drawer = drawing.read(of, how, drawing.Paths.of(of, DATA), device)
     if drawer.checkpoint != sample["checkpoint"]:
         raise InputError(f"{path}: drawn with other weights; run `dvc repro {again}`")
     batch = next(batch for batch in drawer.batches() if place in batch)
-    redrawn = drawer.draw(batch)[0][place - batch.start]
+    ((_, (redrawn, _)),) = processes.in_turn([batch], drawer.draw)
+    redrawn = redrawn[place - batch.start]
     if not np.array_equal(redrawn, images.read_pictures(path)[place]):
         raise InputError(
             f"{path}: image {number} comes out differently here: on another machine, or with other"
@@ -84,4 +90,4 @@ def main(row: str, number: str) -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    run(main)

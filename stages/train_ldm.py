@@ -2,27 +2,35 @@
 
 Reads the latents and, for variants that retrieve, the neighbour tables. Writes the averaged weights
 with the lowest validation loss, and the last ones, to data/ldm/<variant>; the loss curve to
-metrics/loss/<variant>.csv; parameters, GFLOP and time to metrics/ldm/<variant>.json.
+metrics/loss/<variant>.csv; parameters, GFLOP and time to metrics/ldm/<variant>.json. While it
+trains, each validation leaves a grid of samples in checkpoints/train_ldm/<variant>/samples.png.
 
     dvc repro train_ldm@rissole
     python stages/train_ldm.py rissole
     torchrun --nproc-per-node 2 stages/train_ldm.py rissole
 """
 
+import sys
 from pathlib import Path
 
+from rissole import preview
+from rissole.core import config, files, fingerprint, numerics, processes
+from rissole.core.training_run import TrainingRun
 from rissole.dataset import images
 from rissole.denoiser import conditioning, denoiser, training
-from rissole.ground import config, files, identity, processes, runtime, schema
-from rissole.ground.checkpoints import Checkpoints
-from rissole.ground.course import Course
-from rissole.ground.errors import InputError
+from rissole.denoiser.settings import Variant, find_variant, variant_ldm
+from rissole.harness.checkpoints import Checkpoints, folder
+from rissole.harness.errors import InputError
+from rissole.harness.progress import progress
+from rissole.harness.run import run
 from rissole.latent import latents
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 SPLIT, LATENTS = Path("data/split"), Path("data/latents")
+MODEL = Path("data/vqgan/vqgan.safetensors")
+METRICS = Path("metrics")
 
 
 def main(name: str) -> None:
@@ -32,59 +40,63 @@ def main(name: str) -> None:
         name: a variant; of the ablations with `ablations/` before it.
     """
     settings = config.read().fitted(images.extent(SPLIT))
-    variant, ldm = settings.variant(name), settings.variant_ldm(name)
-    device = runtime.set_up(settings.threads)
-    encoded = latents.read(LATENTS, "train")
-    database = conditioning.database(variant, variant.context, encoded).to(device)
-    near = read_neighbours(variant, "train", encoded, encoded)
-    train = training.Images(database.codes, near).to(device)
-    val = latents.read(LATENTS, "val")
-    near = read_neighbours(variant, "val", val, encoded)
-    val = training.Images(conditioning.codes(variant, "val", val), near).to(device)
+    variant, ldm = find_variant(settings, name), variant_ldm(settings, name)
+    table, device = Path("data", variant.context), numerics.set_up(settings.threads)
+    encoded, held_out = (latents.read(LATENTS, split) for split in ("train", "val"))
+    database = conditioning.database(variant, encoded, table, SPLIT).to(device)
+    train, val = (
+        training.Images(codes, read_neighbours(variant, table, split, of, encoded)).to(device)
+        for split, of, codes in (
+            ("train", encoded, database.codes),
+            ("val", held_out, conditioning.codes(variant, "val", held_out, SPLIT)),
+        )
+    )
     k = 0 if train.neighbours is None else train.neighbours.shape[1]
     told = conditioning.Conditioning(variant, database, ldm.normalise)
-
-    torch.manual_seed(runtime.seeded(variant.seed))
+    torch.manual_seed(numerics.seeded(variant.seed))
     network = denoiser.build(variant, ldm, told.shape[0], k, told.embedded)
     learner = training.Learner(network.to(device))
-
-    tables = sorted(Path(f"data/{variant.context}").glob("*.parquet")) if k else []
-    made_of = identity.of(
-        Path(__file__),
+    made_of = fingerprint.of(
         LATENTS / "manifest.json",
-        *tables,
+        *(sorted(table.glob("*.parquet")) if k else []),
         variant=variant.model_dump(),
         ldm=ldm.model_dump(),
-        machine=runtime.machine(device),
+        machine=numerics.machine(device),
+        version=training.VERSION,
     )
-    states = Checkpoints(f"train_ldm/{name}", made_of, settings.checkpoint)
+    checkpoints = Checkpoints(
+        f"train_ldm/{name}", made_of, settings.checkpoint, processes.first(), processes.count() == 1
+    )
     mend = f"ldm.learning_rate is {ldm.learning_rate}: lower it, or set ldm.clip"
-    curves = files.measured("loss", name, "csv")
-    course = Course(learner, states, training.TERMS, ldm.steps, curves, mend)
-    steps = training.train(learner, told, ldm, variant.seed, train, val)
-    for _ in runtime.progress(
-        course.follow(steps), f"train_ldm {name}", " images", ldm.steps, ldm.batch, learner.step
-    ):
-        pass
+    curves = files.measured(METRICS, "loss", name, "csv")
+    drawn = folder(f"train_ldm/{name}") / "samples.png"
+    print(f"train_ldm {name}: what it draws at each validation -> {drawn}", file=sys.stderr)
+    course = TrainingRun(learner, checkpoints, training.TERMS, ldm.steps, curves, mend)
+    with progress(f"train_ldm {name}", " images", ldm.steps, ldm.batch, learner.step) as advance:
+        for terms in training.train(learner, told, ldm, variant.seed, train, val):
+            course.note(terms)
+            advance()
+            if "validation" in terms and processes.first():
+                preview.write(drawn, learner.averaged, told, encoded, val.neighbours, MODEL)
     seconds = course.seconds()
-    folder = Path(f"data/ldm/{name}")
+    weights = Path(f"data/ldm/{name}")
     about = {"latents": encoded.identity}
-    denoiser.save(folder / "last.safetensors", learner.averaged, step=ldm.steps, **about)
+    denoiser.save(weights / "last.safetensors", learner.averaged, step=ldm.steps, **about)
     learner.averages.copy_(learner.best)
-    denoiser.save(folder / "best.safetensors", learner.averaged, step=learner.best_step, **about)
+    denoiser.save(weights / "best.safetensors", learner.averaged, step=learner.best_step, **about)
 
     live = learner.descent.live()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), processes.alone():
-        first = torch.tensor([0], device=device)
-        training.block_loss(learner.averaged, told, ldm, train, first, told.grid)
+        first = training.draw(told, ldm, torch.tensor([0], device=device), told.grid)
+        training.block_loss(learner.averaged, told, ldm, train, first)
     files.write_json(
-        files.measured("ldm", name),
+        files.measured(METRICS, "ldm", name),
         {
             "parameters_live": live,
             "gflop_per_image_step": round(counter.get_total_flops() / 1e9, 4),
             "train_seconds": round(seconds, 1),
             "train_images_per_second": round(ldm.steps * ldm.batch / seconds, 1),
-            "train_peak_mb": runtime.peak_memory(device),
+            "train_peak_mb": numerics.peak_memory(device),
             "images_seen": ldm.steps * ldm.batch,
             "validation_loss": learner.best_validation,
         },
@@ -97,12 +109,12 @@ def main(name: str) -> None:
 
 
 def read_neighbours(
-    variant: schema.Variant, split: str, of: latents.Latents, train: latents.Latents
+    variant: Variant, table: Path, split: str, of: latents.Latents, train: latents.Latents
 ) -> torch.Tensor | None:
     """The rows of the neighbours of a split's images, (n, k), where the variant retrieves."""
     if variant.neighbours == "none":
         return None
-    path = Path(f"data/{variant.context}/{split}.parquet")
+    path = table / f"{split}.parquet"
     ids, neighbours = latents.read_neighbours(path, train)
     if len(ids) != len(of):
         raise InputError(
@@ -113,4 +125,4 @@ def read_neighbours(
 
 
 if __name__ == "__main__":
-    runtime.run(main, shared=True)
+    run(main, shared=True)

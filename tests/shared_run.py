@@ -1,7 +1,7 @@
 """Run stages that processes can share, in the current folder, in single precision, without DVC.
 
 `python shared_run.py WORD...` or under torchrun; a word is a stage with its row, such as
-`train_ldm/rissole`, or `stop/50`: training keeps its state after so many steps and ends.
+`train_ldm/rissole`, or `stop/50`: training saves a checkpoint after so many steps and ends.
 """
 
 import sys
@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "stages")]
 sys.modules |= dict.fromkeys(["dvc", "scann"])  # as on a bare machine: importing them fails
-from rissole.ground import checkpoints, processes, runtime  # noqa: E402
+from rissole.core import numerics, processes  # noqa: E402
+from rissole.harness.checkpoints import Checkpoints  # noqa: E402
 from rissole.pretrained import compat  # noqa: E402
 
 ALONE = ("split_data", "build_index", "retrieve_neighbours")
@@ -22,16 +23,16 @@ class Stopped(Exception):
 
 
 def stop_after(step: int) -> None:
-    """Let the next training keep its state after `step` and end."""
-    save = checkpoints.Checkpoints.save
+    """Let the next training save a checkpoint after `step` and end."""
+    save = Checkpoints.save
 
-    def save_and_stop(self, at, tensors, about):
+    def save_and_stop(self, at, write):
         if at == step:
-            save(self, at, tensors, about)
+            save(self, at, write)
             raise Stopped
 
-    checkpoints.Checkpoints.due = lambda self: True
-    checkpoints.Checkpoints.save = save_and_stop
+    Checkpoints.due = lambda self: True
+    Checkpoints.save = save_and_stop
 
 
 def run(stage: str, *words: str) -> None:
@@ -49,8 +50,8 @@ def run(stage: str, *words: str) -> None:
 
 if __name__ == "__main__":
     compat.arm()
-    runtime.autocast = lambda device: nullcontext()
-    runtime.set_up(1)
+    numerics.autocast = lambda device: nullcontext()
+    numerics.set_up(1)
     for argument in sys.argv[1:]:
         stage, *words = argument.split("/")
         if stage == "stop":

@@ -128,8 +128,10 @@ def take_the_place() -> None:
 
     torch.tensor, torch.inference_mode = tensor, inference  # neither asks a mode
     torch.autocast = lambda *args, **kwargs: nullcontext()  # it knows real devices alone
-    from rissole.ground import files, runtime
+    from rissole.auditing import coherence
+    from rissole.core import files, numerics
 
+    coherence.STEPS = 10  # its training alone would take as long as all else
     read = files.read_tensors
 
     @wraps(read)
@@ -137,11 +139,11 @@ def take_the_place() -> None:
         with _disable_current_modes():  # safetensors makes them of storages
             return read(*args, **kwargs)
 
-    def set_up(threads: int) -> torch.device:
-        torch.set_num_threads(threads)
+    def set_up(count: int) -> torch.device:
+        torch.set_num_threads(count)
         return DEVICE
 
-    files.read_tensors, runtime.set_up = read_tensors, set_up
+    files.read_tensors, numerics.set_up = read_tensors, set_up
 
 
 if __name__ == "__main__":

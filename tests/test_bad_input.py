@@ -8,16 +8,16 @@ from importlib import import_module
 from pathlib import Path
 
 import split_data
-from rissole.dataset import images
+from rissole.core import files
+from rissole.dataset import prepare
 from rissole.dataset.sources import Record
-from rissole.ground import config, files
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from test_processes import start
+from test_split_data import prepare_all_here
 from tiny import ROOT, TINY
 
 import numpy as np
 import pytest
-import yaml
 from dvc.utils.hydra import apply_overrides
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,6 +86,7 @@ UNUSABLE = {
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
     """A folder of 60 good images, and a project that reads it."""
+    monkeypatch.setattr(prepare, "prepare_all", prepare_all_here)
     for number in range(60):
         (tmp_path / "images").mkdir(exist_ok=True)
         (tmp_path / f"images/{number:02}.png").write_bytes(encoded(picture(100 + number), "png"))
@@ -162,7 +163,7 @@ def test_an_unreadable_folder_is_named(tree):
         split_data.main()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from(["png", "jpeg", "gif", "webp", "bmp", "tiff", "ppm"]),
     cut=st.floats(0, 1),
@@ -173,7 +174,7 @@ def test_a_damaged_file_is_a_picture_or_a_reason(kind, cut, flips, bad_inputs):
     for place, value in flips:
         content[int(place * (len(content) - 1))] = value
     content = bytes(content[: int(cut * len(content))])
-    made = images.prepare(Record("x", None, None, lambda: content), 8)
+    made = prepare.prepare(Record("x", None, None, lambda: content), 8)
     if isinstance(made, str):
         assert made.strip()
         assert "\n" not in made
@@ -186,7 +187,7 @@ COUNTS = {
     "k=60": "k is 60: there are only about 4[0-9] train images; .* 61 of them",
     "presets.folder.sample.images=60": "sample.images is 60: .* give more images",
     "retrievals.rdm.k=60": "retrievals.rdm.k is 60: ",
-    "presets.folder.data.images=1": "only 0 of the images .* 2 are needed|only about 1 train",
+    "presets.folder.data.images=1": "and 2 are needed: give more images",
 }
 
 
@@ -198,69 +199,6 @@ def test_too_few_images_are_told_of_before_anything_is_trained(change, tree, bad
     bad_inputs.add(("count", change))
 
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
-
-
-def leaves(content: dict, *above: str):
-    for key, value in content.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, *above, key)
-        else:
-            yield (*above, key), value
-
-
-def changed(path: tuple[str, ...], value: object, name: str | None = None) -> dict:
-    """params.yaml with one key changed, and renamed if a name is given."""
-    content = json.loads(json.dumps(PARAMS))
-    inner = content
-    for key in path[:-1]:
-        inner = inner[key]
-    del inner[path[-1]]
-    inner[name or path[-1]] = value
-    return content
-
-
-def refusal(content: dict, path: Path) -> str:
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError) as error:
-        config.read(path)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-@pytest.mark.parametrize("section", list(PARAMS))
-def test_every_value_of_a_wrong_type_is_named(section, tmp_path, bad_inputs):
-    for path, _ in leaves({section: PARAMS[section]}):
-        if len(path) > 2 and path[0] == "presets" and len(path) < 4:
-            continue  # an empty section of a preset: any key in it is met elsewhere
-        said = refusal(changed(path, {"nonsense": [None]}), tmp_path / "params.yaml")
-        assert path[-1] in said or path[-2] in said, (path, said)
-        bad_inputs.add(("type", path))
-
-
-@pytest.mark.parametrize("section", list(PARAMS))
-def test_every_negative_number_is_named(section, tmp_path, bad_inputs):
-    for path, value in leaves({section: PARAMS[section]}):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            said = refusal(changed(path, -(10**9)), tmp_path / "params.yaml")
-            assert path[-1] in said and "1000000000" in said, (path, said)
-            bad_inputs.add(("negative", path))
-
-
-@pytest.mark.parametrize("section", list(PARAMS))
-def test_every_misspelt_key_is_named_with_the_right_one(section, tmp_path, bad_inputs):
-    known = set()
-    for path, value in leaves({section: PARAMS[section]}):
-        if path[0] in ("rows", "variants", "retrievals") and len(path) == 2:
-            continue  # a name of the user's own
-        if (path[0], path[-1]) in known or not path[-1].isidentifier() or value == {}:
-            continue
-        known.add((path[0], path[-1]))
-        said = refusal(changed(path, value, f"{path[-1]}x"), tmp_path / "params.yaml")
-        assert f"{path[-1]}x" in said or path[-1] in said, (path, said)
-        bad_inputs.add(("misspelt", path))
-
-
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory):
     """Another run of the pipeline: of as wide latents and as many neighbours, but other images."""
@@ -269,9 +207,8 @@ def theirs(tmp_path_factory):
     changes = TINY | {"seed": 9, "presets.quick.data.images": 90}
     apply_overrides(folder / "params.yaml", [f"{key}={of}" for key, of in changes.items()])
     words = "split_data train_vqgan encode_latents embed_images build_index"
-    words += " retrieve_neighbours/released"
-    words += " build_reference train_ldm/released sample_images/released"
-    words += " extract_features/released audit_samples/released compute_fid/released"
+    words += " retrieve_neighbours/released build_reference train_ldm/released"
+    words += " sample_images/released compute_fid/released"
     start(folder, 1, *words.split())
     return folder
 
@@ -287,12 +224,11 @@ READERS = {
     "data/neighbours/released/train.parquet": "train_ldm released",
     "data/neighbours/released/queries.parquet": "sample_images released",
     "data/ldm/released/best.safetensors": "sample_images released",
-    "data/samples/released/samples.parquet": "audit_samples released",
-    "data/features/released.parquet": "compute_fid released",
-    "data/audit/released.parquet": "compute_fid released",
+    "data/samples/released/samples.parquet": "compute_fid released",
+    "data/audit/released.parquet": "make_report",
     "data/reference/val.parquet": "compute_fid released",
-    "data/reference/reconstructions.parquet": "audit_samples released",
-    "data/reference/collages.safetensors": "audit_samples released",
+    "data/reference/reconstructions.parquet": "compute_fid released",
+    "data/reference/collages.safetensors": "compute_fid released",
 }
 
 
@@ -306,7 +242,8 @@ def ours(clone, tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "another run's"])
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "another run's"])
 @pytest.mark.parametrize("name", READERS)
 def test_an_artefact_that_is_not_what_it_was_is_refused(
     name, damage, ours, theirs, monkeypatch, bad_inputs
@@ -316,13 +253,12 @@ def test_an_artefact_that_is_not_what_it_was_is_refused(
     monkeypatch.chdir(ours)
     path = Path(name)
     before = path.read_bytes()
-    middle, place = bytearray(before), 40 if "audit" in name else len(before) // 3  # in use
-    middle[place] ^= 4
+    middle = bytearray(before)
+    middle[40 if "audit" in name else len(before) // 3] ^= 4  # of what is read
     path.write_bytes(
         {
             "truncated": before[: len(before) // 2],
             "flipped": bytes(middle),
-            "empty": b"",
             "another run's": (theirs / name).read_bytes(),
         }[damage]
     )
@@ -341,7 +277,7 @@ def test_an_artefact_that_is_not_what_it_was_is_refused(
 def write_tree(folder: Path, kind: str) -> None:
     """Images without the variety that everything else takes for granted."""
     chance = np.random.default_rng(0)
-    for number in range(2 if kind == "two images" else 90):
+    for number in range(90):
         label = folder / f"class{number % 3}"
         label.mkdir(parents=True, exist_ok=True)
         pixels = chance.integers(0, 256, (32, 32, 3), np.uint8)
@@ -352,11 +288,11 @@ def write_tree(folder: Path, kind: str) -> None:
         if kind == "greyscale":
             pixels[:] = pixels[:, :, :1]
         Image.fromarray(pixels).save(label / f"{number}.png")
-    if kind == "an empty class":
-        (folder / "class3").mkdir()
+    (folder / "an empty class").mkdir()
 
 
-@pytest.mark.parametrize("kind", ["single colours", "greyscale", "an empty class"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["single colours", "greyscale"])
 def test_dull_images_go_all_the_way(kind, tmp_path):
     """Latents that hardly differ, many of them equal, are no reason to fail or to write a NaN."""
     write_tree(tmp_path / "images", kind)
@@ -364,20 +300,17 @@ def test_dull_images_go_all_the_way(kind, tmp_path):
     source = {"presets.quick.data.source": "folder", "+presets.quick.data.root": "images"}
     changes = TINY | source | {"presets.quick.data.images": "null"}
     apply_overrides(tmp_path / "params.yaml", [f"{key}={of}" for key, of in changes.items()])
-    words = (
-        "split_data train_vqgan encode_latents embed_images build_index retrieve_neighbours/main"
-    )
-    words += " build_reference train_ldm/rissole sample_images/rissole extract_features/rissole"
-    words += " audit_samples/rissole compute_fid/rissole"
+    words = "split_data train_vqgan encode_latents embed_images build_index"
+    words += " retrieve_neighbours/main build_reference train_ldm/rissole sample_images/rissole"
+    words += " compute_fid/rissole"
     start(tmp_path, 1, *words.split())
     scores = json.loads((tmp_path / "metrics/fid/rissole.json").read_text())
     assert np.isfinite(scores["fd_effnet_lite1"]["val"])
 
 
-@pytest.mark.parametrize("kind", ["all equal", "two images"])
-def test_too_little_to_learn_from_is_refused_at_once(kind, tree, bad_inputs):
+def test_images_that_are_all_equal_are_refused_at_once(tree, bad_inputs):
     shutil.rmtree(tree)
-    write_tree(tree, kind)
-    with pytest.raises(InputError, match="only 0 of the images|only 1 of the images|train images"):
+    write_tree(tree, "all equal")
+    with pytest.raises(InputError, match="only [01] of the images"):
         split_data.main()
-    bad_inputs.add(("images", kind))
+    bad_inputs.add(("images", "all equal"))

@@ -41,12 +41,3 @@ def test_a_block_with_its_halo_is_the_padded_latents_window(blocks, halo):
         y, x = (side * place for place in divmod(n, blocks))
         window = padded[:, :, y : y + side + 2 * halo, x : x + side + 2 * halo]
         assert torch.equal(found[:, n], window)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 4), st.integers(0, 3))
-def test_the_centre_of_a_block_with_its_halo_is_the_block(blocks, halo):
-    z = torch.randn(2, 3, blocks * 3, blocks * 3)
-    found = grid.cut_with_halo(z, blocks, halo)
-    centre = found[..., halo : halo + 3, halo : halo + 3]
-    assert torch.equal(centre, grid.cut(z, blocks))

@@ -19,7 +19,7 @@ TABLE = {
             "train_images_per_second": 40.0,
         },
         "released": {"fd": 900.0, "recall": 0.2},
-        "leaked": {"fd": 100.0, "copied": 0.0},
+        "held_out": {"fd": 100.0, "copied": 0.0},
     },
     "reference": {"fd": {"floor": 60.0}, "images": {"val": 1000}, "effnet": {"recall": 0.6}},
 }
@@ -43,14 +43,12 @@ def test_equal_tables_agree():
     ("path", "value"),
     [
         (("rows", "rissole", "fd"), 225.0),
-        (("reference", "fd", "floor"), 66.0),
         (("rows", "rissole", "recall"), 0.41),
         (("rows", "rissole", "latent_seam"), 1.09),
         (("rows", "rissole", "copied"), 0.17),
-        (("reference", "effnet", "recall"), 0.69),
         (("rows", "rissole", "train_images_per_second"), 400.0),
         (("rows", "released", "fd"), 1300.0),
-        (("rows", "leaked", "copied"), 0.39),
+        (("rows", "held_out", "copied"), 0.19),
     ],
 )
 def test_noise_passes(path, value):
@@ -65,10 +63,8 @@ def test_noise_passes(path, value):
         (("rows", "rissole", "recall"), 0.39),
         (("rows", "rissole", "latent_seam"), 1.11),
         (("rows", "rissole", "copied"), 0.19),
-        (("reference", "effnet", "recall"), 0.71),
         (("rows", "released", "fd"), 1310.0),
-        (("rows", "leaked", "copied"), 0.41),
-        (("rows", "leaked", "fd"), 116.0),
+        (("rows", "held_out", "copied"), 0.21),
         (("rows", "rissole", "parameters_live"), 1001),
         (("reference", "images", "val"), 999),
         (("rows", "rissole", "more"), 1.0),

@@ -11,7 +11,7 @@ import pytest
 STAGES = Path(__file__).parents[1] / "stages"
 MODULES = [
     ".".join(path.relative_to(STAGES).with_suffix("").parts)
-    for pattern in ("rissole/*/[!_]*.py", "*.py")
+    for pattern in ("rissole/**/[!_]*.py", "*.py")
     for path in sorted(STAGES.glob(pattern))
 ]
 
@@ -37,6 +37,7 @@ sys.exit(f"cannot be imported first: {failed}" if failed else 0)
 """
 
 
+@pytest.mark.slow
 def test_each_module_can_be_the_first_to_be_imported():
     child = subprocess.run(
         [sys.executable, "-c", IMPORT_EACH_AFRESH, *MODULES],
@@ -54,10 +55,6 @@ def test_torchvision_works_once_armed():
 
     x = torch.arange(4).reshape(1, 2, 2)
     assert horizontal_flip(x).tolist() == [[[1, 0], [3, 2]]]
-
-
-def test_arming_twice_is_arming_once():
-    assert compat.arm() == compat.arm()
 
 
 @pytest.mark.parametrize("package", ["torch_fidelity", "diffusers"])

@@ -1,12 +1,10 @@
 """What a row tells its denoiser: the corresponding blocks of the right images, and nothing else."""
 
-from dataclasses import replace
-
 import toy
+from rissole.core import files
 from rissole.denoiser.conditioning import Conditioning, Stem
 from rissole.denoiser.denoiser import Denoiser
-from rissole.ground import files
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.latent import blocks
 from rissole.latent.latents import read_neighbours
 
@@ -20,7 +18,7 @@ def told_of(row, images=3, k=4, seed=0):
     train = toy.latents()
     conditioning = Conditioning(row, train, normalise=True)
     neighbours = torch.randint(12, (images, k), generator=torch.Generator().manual_seed(seed))
-    z = conditioning.grid.lay(conditioning.latents(train.codes[:images]))
+    z = conditioning.latents(train.codes[:images])
     return conditioning, neighbours, z, conditioning.told(neighbours, z, images)
 
 
@@ -54,15 +52,6 @@ def test_tokens_are_the_embeddings_of_the_neighbours_as_wholes_for_each_block():
             )
 
 
-def test_both_tells_the_blocks_and_as_tokens_the_whole_latents_pooled():
-    conditioning, neighbours, _, told = told_of(toy.row("both"))
-    assert torch.equal(told.neighbours, told_of(toy.row("stack"))[3].neighbours)
-    near = conditioning.latents(toy.latents().codes[neighbours])  # b k c h w
-    pooled = near.unflatten(-2, (4, 2)).unflatten(-1, (4, 2)).mean((-3, -1)).flatten(2)
-    for block in range(4):
-        torch.testing.assert_close(told.embeddings[block::4], pooled)
-
-
 def test_the_previous_block_is_the_one_before_in_reading_order_and_zero_for_the_first():
     _, _, z, told = told_of(toy.row("stack", previous=True))
     z_blocks = blocks.cut(z, 2)
@@ -81,34 +70,6 @@ def test_a_row_without_neighbours_position_or_previous_is_told_nothing():
     assert set(vars(told).values()) == {None}
 
 
-def test_numbers_of_blocks_spread_over_their_own_pixels():
-    conditioning = Conditioning(toy.row(), toy.latents(), normalise=True)
-    numbers = torch.arange(8.0).reshape(2, 4)
-    maps = conditioning.grid.spread(numbers, torch.zeros(2, 2, 8, 8))
-    assert torch.equal(blocks.cut(maps, 2).mean((2, 3, 4)), numbers)
-    assert torch.equal(blocks.cut(maps, 2).amax((2, 3, 4)), numbers)
-
-
-@pytest.mark.parametrize("kind", ["set", "tokens"])
-def test_neighbours_as_a_set_have_no_order(kind):
-    row = toy.row(kind)
-    stem = Stem(row, toy.ldm(), 2, 4, toy.EMBEDDED)
-    _, _, _, told = told_of(row)
-    turned = replace(
-        told,
-        **{
-            name: getattr(told, name).flip(1)
-            for name in ("neighbours", "embeddings")
-            if getattr(told, name) is not None
-        },
-    )
-    one, two = stem.context(told), stem.context(turned)
-    if kind == "set":
-        torch.testing.assert_close(one.maps, two.maps)
-    else:
-        torch.testing.assert_close(one.tokens, two.tokens.flip(1))
-
-
 def test_a_set_takes_another_number_of_neighbours_than_it_was_built_for():
     row = toy.row("set")
     stem = Stem(row, toy.ldm(), 2, 4, 0)
@@ -124,11 +85,7 @@ def test_a_set_takes_another_number_of_neighbours_than_it_was_built_for():
         ({}, "stack"),
         ({"previous": True}, "stack"),
         ({"halo": 2}, "set"),
-        ({"overview": True}, "stack"),
-        ({"cascade": True}, "none"),
-        ({"cascade": True}, "stack"),
         ({"blocks": 1}, "tokens"),
-        ({}, "both"),
     ],
 )
 def test_every_parameter_of_every_kind_of_row_is_live(changes, neighbours):
@@ -161,25 +118,6 @@ def test_a_halo_lets_a_block_see_two_pixels_of_its_neighbours_and_no_further():
     assert torch.equal(first_block(far), first_block(z))
 
 
-def test_an_overview_shows_every_block_the_whole_latent_in_its_own_size():
-    row = toy.row(overview=True)
-    grid = Conditioning(row, toy.latents(), normalise=True).grid
-    z_t = torch.randn(3, 2, 8, 8)
-    seen = grid.cut_noisy(z_t).unflatten(0, (3, 4))
-    torch.testing.assert_close(seen[:, :, :2], blocks.cut(z_t, 2))
-    small = z_t.unflatten(-2, (4, 2)).unflatten(-1, (4, 2)).mean((-3, -1))
-    torch.testing.assert_close(seen[:, :, 2:], small[:, None].expand(-1, 4, -1, -1, -1))
-
-
-def test_without_a_halo_a_block_sees_nothing_of_the_others():
-    row = toy.row("none")
-    conditioning = Conditioning(row, toy.latents(), normalise=True)
-    z = torch.randn(1, 2, 8, 8)
-    changed = z.clone()
-    changed[..., 0, 4] += 1
-    assert torch.equal(conditioning.grid.cut_noisy(z)[0], conditioning.grid.cut_noisy(changed)[0])
-
-
 def test_neighbour_tables_are_read_as_rows_of_the_database(tmp_path):
     train = toy.latents()
     ids = np.array([[103, 100], [111, 105]])
@@ -194,11 +132,4 @@ def test_a_neighbour_table_of_other_latents_is_refused(tmp_path):
     columns = {"id": [7], "neighbours": files.lists_column(np.array([[103]]))}
     files.write_table(tmp_path / "val.parquet", pa.table(columns, metadata={"latents": "theirs"}))
     with pytest.raises(InputError, match=r"val\.parquet: made of other latents .* `dvc repro`"):
-        read_neighbours(tmp_path / "val.parquet", toy.latents())
-
-
-def test_a_neighbour_that_the_database_lacks_is_refused(tmp_path):
-    table = pa.table({"id": [7], "neighbours": files.lists_column(np.array([[99]]))})
-    files.write_table(tmp_path / "val.parquet", table)
-    with pytest.raises(InputError, match="99"):
         read_neighbours(tmp_path / "val.parquet", toy.latents())

@@ -1,7 +1,5 @@
 """The controls: each cheat is what it is called, and a measure that misses one is told on."""
 
-from dataclasses import replace
-
 from rissole.auditing import controls
 from rissole.auditing.controls import MUST_RAISE, Sources
 from rissole.latent import blocks
@@ -43,11 +41,6 @@ def donors(z, train):
     return same.int().argmax(1)
 
 
-def test_every_control_is_made_and_judged(made):
-    assert list(made) == list(MUST_RAISE)
-    assert all(z.shape[1:] == (3, 8, 8) for z in made.values())
-
-
 def test_the_true_images_are_the_held_out_ones(made, sources):
     for name in controls.TRUE:
         assert torch.equal(made[name], sources.val)
@@ -62,12 +55,6 @@ def test_half_copies_are_half_copies_of_the_first_queries_and_half_true(made, so
     copied, true = made["half_copies"].chunk(2)
     assert torch.equal(copied, sources.train[sources.query[:30]])
     assert torch.equal(true, sources.val[:30])
-
-
-def test_with_few_held_out_images_half_are_copies_all_the_same(sources):
-    made = dict(controls.latents(replace(sources, val=sources.val[:7])))["half_copies"]
-    assert torch.equal(made[:7], sources.train[sources.query[:7]])
-    assert torch.equal(made[7:], sources.val[:7])
 
 
 def test_a_random_collage_has_blocks_of_as_many_images_each_in_its_own_position(made, sources):
@@ -101,13 +88,6 @@ def test_the_disguised_collage_is_the_collage_in_the_neighbours_colours_with_sof
     border[3:5] = border[:, 3:5] = True
     torch.testing.assert_close(changed[..., ~border], expected[..., ~border])
     assert (changed - expected)[..., border].abs().mean() > 0.1
-
-
-def test_other_seeds_make_other_collages_and_equal_ones_the_same(sources, made):
-    again, other = (dict(controls.latents(replace(sources, seed=seed))) for seed in (0, 1))
-    for name in ("random_collage", "neighbour_collage"):
-        assert torch.equal(again[name], made[name])
-        assert not torch.equal(other[name], made[name])
 
 
 @pytest.mark.parametrize("per_side", [2, 4])
@@ -148,12 +128,6 @@ def test_where_every_cheat_is_flagged_and_nothing_true_is_there_are_no_mistakes(
     assert controls.mistakes(right()) == []
 
 
-def test_more_objections_to_a_cheat_than_asked_are_no_mistake():
-    raised = right()
-    raised["copies"] += ["recall", "seams"]
-    assert controls.mistakes(raised) == []
-
-
 CHEATS = [(name, objection) for name, must in MUST_RAISE.items() for objection in must]
 
 
@@ -171,13 +145,6 @@ def test_true_images_that_are_flagged_are_named_with_the_measure_that_is_wrong(n
     raised[name] = ["seams"]
     (sentence,) = controls.mistakes(raised)
     assert sentence == f"{name} are true images, flagged by 'seams'"
-
-
-def test_every_mistake_gets_a_sentence():
-    raised = right() | {"held_out": ["recall"], "copies": [], "neighbour_mean": []}
-    found = controls.mistakes(raised)
-    assert [sentence.split()[0] for sentence in found] == ["held_out", "copies", "neighbour_mean"]
-    assert "'own_query and copied'" in found[1]
 
 
 def test_no_objection_is_left_without_a_cheat_that_must_raise_it():

@@ -52,33 +52,6 @@ def test_the_calibrated_distance_of_copies_is_0_and_of_noisy_copies_near_0(train
     assert copies.search(normal(20, 1, 30), train).calibrated().min() > 1
 
 
-def test_the_calibrated_distance_is_2_where_all_are_equally_far():
-    corners = torch.cat([torch.eye(40), -torch.eye(40)])
-    assert copies.search(torch.zeros(1, 40), corners).calibrated().item() == pytest.approx(2)
-
-
-def test_an_image_that_all_train_images_equal_is_a_copy():
-    assert copies.search(torch.ones(1, 5), torch.ones(60, 5)).calibrated().tolist() == [0]
-
-
-def test_a_search_leaves_out_the_own_row(train):
-    own = torch.arange(20)
-    found = copies.search(train[:20], train, own)
-    assert not (found.rows == own[:, None]).any()
-    assert found.distances.min() > 0
-
-
-def test_few_train_images_are_searched_to_the_last_but_one(train):
-    assert copies.search(train[:3], train[:10]).rows.shape == (3, 9)
-    assert copies.search(train[:3], train[:10], torch.arange(3)).rows.shape == (3, 8)
-
-
-def test_latents_are_searched_as_flat_as_points(train):
-    expected = copies.search(train[:5], train[5:])
-    found = copies.search(train[:5].reshape(5, 3, 2, 5), train[5:].reshape(-1, 3, 2, 5))
-    assert torch.equal(found.rows, expected.rows)
-
-
 def test_blocks_come_by_position():
     z = normal(3, 0, 2 * 8 * 8).reshape(3, 2, 8, 8)
     found = copies.each_block(z, 2)
@@ -98,20 +71,13 @@ def test_inside_of_blocks_neither_colours_nor_borders_are_seen():
     assert (copies.each_block(z, 2, inside=True)[0] - moved[0]).abs().max() > 1
 
 
-def test_blocks_of_2_x_2_pixels_are_all_inside():
-    z = normal(3, 0, 2 * 4 * 4).reshape(3, 2, 4, 4)
-    expected = blocks.cut(z, 2) - blocks.cut(z, 2).mean((-1, -2), keepdim=True)
-    for position, found in enumerate(copies.each_block(z, 2, inside=True)):
-        torch.testing.assert_close(found, expected[:, position].flatten(1))
-
-
 def test_low_distances_are_flagged_and_high_ones_are_not():
     val = torch.linspace(1, 2, 1000).double()
     drawn, _ = copies.flagged(torch.tensor([0, 0.5, 0.99, 1.05, 3]).double(), val)
     assert drawn.tolist() == [True, True, True, False, False]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_of_one_law_the_quantile_is_flagged_on_both_sides(seed):
     drawn, null = copies.flagged(normal(20_000, seed, 1)[:, 0], normal(20_000, seed + 9, 1)[:, 0])
     assert len(null) == 10_000
@@ -128,7 +94,7 @@ def test_where_held_out_images_have_twins_exact_copies_are_flagged_and_the_null_
     assert null.double().mean() == 0.1
 
 
-@pytest.mark.parametrize("dose", [0, 0.05, 0.2, 1])
+@pytest.mark.parametrize("dose", [0, 0.2])
 def test_the_share_that_is_flagged_is_the_share_of_copies(train, dose):
     planted = round(dose * 200)
     drawn = torch.cat([train[:planted], normal(200 - planted, 1, 30)])
@@ -150,18 +116,6 @@ def test_authentic_is_the_share_that_its_definition_gives(train):
     assert copies.authentic(copies.search(drawn, train), train) == np.mean(expected)
 
 
-def test_no_copy_is_authentic(train):
-    assert copies.authentic(copies.search(train[:50], train), train) == 0
-
-
-def test_two_sets_of_one_law_are_equally_authentic(train):
-    shares = [
-        [copies.authentic(copies.search(normal(400, s + at, 30), train), train) for s in range(3)]
-        for at in (10, 20)
-    ]
-    assert np.mean(shares[0]) == pytest.approx(np.mean(shares[1]), abs=0.06)
-
-
 @pytest.mark.parametrize("gap", [0, 100])
 def test_the_copying_test_is_that_of_its_definition(gap):
     train, val, drawn = (normal(n, seed, 2).double() for seed, n in enumerate((300, 180, 170)))
@@ -179,13 +133,6 @@ def test_the_copying_test_is_that_of_its_definition(gap):
         area += n / 180 * u / (n * m)
     assert abs(z) > 0.1
     assert copies.copying_test(drawn, val, train) == pytest.approx((z, area))
-
-
-def test_clusters_far_apart_are_the_cells_of_the_copying_test():
-    kinds = torch.arange(300) % 3
-    points = normal(300, 0, 4) + 100 * kinds[:, None]
-    cells = torch.cdist(points, copies._means(points, 3)).argmin(1)
-    assert len({*zip(kinds.tolist(), cells.tolist(), strict=True)}) == 3
 
 
 def test_a_cell_with_too_few_drawn_images_is_left_out():
@@ -209,7 +156,7 @@ def test_of_wide_latents_the_64_axes_that_train_images_spread_most_along_are_tes
 
 
 @pytest.mark.parametrize("width", [5, 100])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_equal_laws_pass_the_copying_test(seed, width):
     train, val, drawn = (normal(n, seed + at, width) for n, at in ((800, 0), (400, 10), (400, 20)))
     c_t, chance = copies.copying_test(drawn, val, train)
@@ -218,7 +165,7 @@ def test_equal_laws_pass_the_copying_test(seed, width):
 
 
 @pytest.mark.parametrize("width", [5, 100])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_copies_are_far_below_and_underfit_images_far_above(seed, width):
     train, val, drawn = (normal(n, seed + at, width) for n, at in ((800, 0), (400, 10), (400, 20)))
     c_t, chance = copies.copying_test(train[:400] + 0.1 * drawn, val, train)
@@ -227,13 +174,6 @@ def test_copies_are_far_below_and_underfit_images_far_above(seed, width):
     c_t, chance = copies.copying_test(2 * drawn, val, train)
     assert c_t > 8
     assert chance > 0.8
-
-
-def test_the_copying_test_does_not_depend_on_the_order_of_images():
-    train, val, drawn = normal(300, 0, 5), normal(200, 1, 5), 0.9 * normal(150, 2, 5)
-    order = [torch.from_numpy(np.random.default_rng(n).permutation(n)) for n in (150, 200)]
-    found = copies.copying_test(drawn[order[0]], val[order[1]], train)
-    assert found == pytest.approx(copies.copying_test(drawn, val, train))
 
 
 def test_too_few_drawn_images_are_not_tested():
@@ -252,25 +192,11 @@ def test_the_own_query_is_asked_for_at_the_first_rank_only():
     assert copies.own_query(found, torch.tensor([3, 3, 3])).tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_likely_query_shares_as_many_neighbours_as_any_row(seed):
     val, train = tables(seed, among=30)
     for of, row in zip(val, copies.likely_queries(val, train), strict=True):
         assert jaccard(of, train[row]) == max(jaccard(of, other) for other in train)
-
-
-def test_a_row_is_the_likely_query_of_its_own_neighbours():
-    _, train = tables(0)
-    assert copies.likely_queries(train, train).tolist() == list(range(len(train)))
-    assert copies.likely_queries(train[:, ::-1], train).tolist() == list(range(len(train)))
-
-
-def test_neighbours_that_no_row_has_get_some_row():
-    _, train = tables(0, among=100)
-    val = np.array([[100, 101, 102, 103, 104], train[7]])
-    found = copies.likely_queries(val, train)
-    assert 0 <= found[0] < len(train)
-    assert found[1] == 7
 
 
 def test_the_rank_used_is_the_place_of_the_nearest_row_among_the_neighbours():
@@ -293,7 +219,7 @@ def test_nearness_is_0_for_a_copy_of_any_neighbour_and_1_where_all_are_equally_f
     assert copies.nearness(points, train, of).tolist() == [0, 0, 0, 1]
 
 
-@pytest.mark.parametrize("scale", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("scale", [0.5])
 def test_nearness_hardly_moves_when_all_is_blurred_towards_the_mean_though_distances_do(scale):
     train, val, drawn = normal(800, 0, 12), normal(400, 1, 12), scale * normal(400, 2, 12)
     near = [
@@ -314,32 +240,11 @@ def test_an_exact_block_is_one_that_a_train_image_has_at_its_position():
     assert found.tolist() == [[False, True, False, True], [False] * 4]
 
 
-def test_exact_blocks_are_found_one_by_one():
-    drawn, train = integers(2, (40, 4, 4), 1), integers(2, (9, 4, 4), 0)
-    a, b = (blocks.cut(codes[:, None], 2).flatten(2) for codes in (drawn, train))
-    expected = (a[:, None] == b).all(-1).any(1)
-    assert 0.2 < expected.double().mean() < 0.8
-    assert torch.equal(copies.exact_blocks(drawn, train, 2), expected)
-
-
-def test_how_wide_the_codes_are_stored_does_not_matter():
-    drawn, train = integers(2, (40, 4, 4), 1), integers(2, (9, 4, 4), 0)
-    expected = copies.exact_blocks(drawn, train, 2)
-    assert torch.equal(copies.exact_blocks(drawn, train.int(), 2), expected)
-
-
 def test_a_rate_is_above_its_null_by_more_than_chance_or_not_at_all():
     assert copies.above(0.05, 0.01, images=1000, held_out=1000)
     assert not copies.above(0.05, 0.01, images=20, held_out=1000)
     assert not copies.above(0.05, 0.01, images=1000, held_out=20)
     assert not copies.above(0.01, 0.05, images=10**6, held_out=10**6)
-
-
-@pytest.mark.parametrize("null", [0.02, 0.1, 0.5])
-def test_a_rate_of_the_same_law_is_seldom_above_its_null(null):
-    draw = np.random.default_rng(0)
-    rates = draw.binomial(1000, null, (2, 4000)) / 1000
-    assert np.mean([copies.above(a, b, 1000, 1000) for a, b in rates.T]) < 0.015
 
 
 def test_a_null_of_0_or_1_is_no_certainty():

@@ -2,7 +2,7 @@
 
 import copy
 
-from rissole.ground.descent import Descent, flatten
+from rissole.core.descent import Descent, flatten
 
 import pytest
 import torch
@@ -20,6 +20,23 @@ def loss(of, step):
     return of(torch.randn(5, 3, 6, 6)).square().mean()
 
 
+def learn(descent, step):
+    descent.backward(lambda of, _: loss(of, step).backward(), [None])
+    descent.step(0.01)
+
+
+def test_copies_share_the_parameters_and_their_gradients_add_up():
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 6, 6)
+    whole, cut = Descent(network()), Descent(network(), copies=2)
+    whole.backward(lambda of, part: of(part).square().sum().backward(), [x])
+    cut.backward(lambda of, part: of(part).square().sum().backward(), list(x.split(3)))
+    torch.testing.assert_close(cut.weights.grad, whole.weights.grad, rtol=1e-4, atol=1e-4)
+    first, second = cut._networks
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(a.data_ptr() == b.data_ptr() and a.grad is not b.grad for a, b in pairs)
+
+
 @pytest.mark.parametrize("clip", [None, 0.01])
 def test_its_steps_are_adam_s_over_all_parameters(clip):
     plain, ours = network(), network()
@@ -34,7 +51,8 @@ def test_its_steps_are_adam_s_over_all_parameters(clip):
         if clip is not None:
             nn.utils.clip_grad_norm_(plain.parameters(), clip)
         adam.step()
-        descent.step(loss(ours, step), rate, clip)
+        descent.backward(lambda of, _, step=step: loss(of, step).backward(), [None])
+        descent.step(rate, clip)
     for expected, found in zip(plain.parameters(), ours.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -49,13 +67,13 @@ def test_parameters_keep_values_shapes_and_order_in_memory():
 
 
 def test_it_goes_on_from_its_state_bit_by_bit():
-    one = Descent(first := network())
+    one = Descent(network())
     for step in range(3):
-        one.step(loss(first, step), 0.01)
+        learn(one, step)
     state = copy.deepcopy(one.state())
-    two = Descent(second := network())
+    two = Descent(network())
     two.load(state)
     for step in range(3, 6):
-        for descent, of in ((one, first), (two, second)):
-            descent.step(loss(of, step), 0.01)
+        for descent in (one, two):
+            learn(descent, step)
     assert torch.equal(one.weights, two.weights)

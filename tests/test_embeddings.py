@@ -7,10 +7,13 @@ import embed_images
 import retrieve_neighbours
 import test_encode_latents as encoding
 import toy
-from rissole.ground import files
-from rissole.ground.errors import InputError
+from rissole.core import files
+from rissole.harness.errors import InputError
+from rissole.judging import judges
+from rissole.judging.settings import JudgeSettings
 from rissole.latent import embeddings, latents
 from rissole.pretrained import encoder
+from rissole.pretrained.settings import EncoderSettings
 
 import numpy as np
 import pytest
@@ -27,7 +30,7 @@ query: embedding
 exclude: self
 queries: 100
 latents: {{mirrors: {mirrors}}}
-encoder: {{kind: {kind}, weights: {weights}, sha256: {sha256}, size: 64}}
+encoder: {{kind: efficientnet_lite0, weights: null, sha256: null, size: 64}}
 index: {{kind: exact, exact_below: 1, tree_above: 2, leaves: null, searched: 0.1, reorder: 50,
   part_mb: 256}}
 retrievals:
@@ -51,13 +54,8 @@ def quick(monkeypatch):
     return seen
 
 
-def write_params(mirrors="false", kind="efficientnet_lite0", weights="null", sha256="null"):
-    words = {"mirrors": mirrors, "kind": kind, "weights": weights, "sha256": sha256}
-    Path("params.yaml").write_text(PARAMS.format(**words))
-
-
-def embed(**words):
-    write_params(**words)
+def embed(mirrors="false"):
+    Path("params.yaml").write_text(PARAMS.format(mirrors=mirrors))
     embed_images.main()
 
 
@@ -154,10 +152,8 @@ def clip(tmp_path):
 
 
 def of_clip(folder, sha256=None):
-    from rissole.ground.schema import Encoder
-
     sha256 = sha256 or files.digest(folder / "model.safetensors")
-    return Encoder(kind="clip", weights=str(folder), sha256=sha256, size=64)
+    return EncoderSettings(kind="clip", weights=str(folder), sha256=sha256, size=64)
 
 
 def test_a_clip_gives_what_transformers_says_it_gives(clip):
@@ -183,12 +179,10 @@ def test_a_clip_that_is_not_there_says_what_to_fetch(tmp_path):
 
 
 def test_the_default_encoder_is_none_of_the_judges():
-    from rissole.ground.schema import Encoder
-    from rissole.judging import judges
-
-    seen = encoder.open(Encoder(kind="efficientnet_lite0", weights=None, sha256=None, size=64))
+    settings = EncoderSettings(kind="efficientnet_lite0", weights=None, sha256=None, size=64)
+    seen = encoder.open(settings)
     assert "efficientnet_lite0" in seen.key
-    panel = judges.open(judges.schema.Judge(size=64, inception=None, batch=4))
+    panel = judges.open(JudgeSettings(size=64, inception=None, batch=4))
     assert not any(name in seen.key for name in panel)
     vectors = seen(torch.rand(2, 3, 64, 64) * 2 - 1)
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))

@@ -1,13 +1,13 @@
 """Stage encode_latents: every image once, and its mirror where the preset wants it."""
 
-import shutil
 from pathlib import Path
 
 import encode_latents
+from rissole.core import files
 from rissole.dataset import images
 from rissole.first_stage import vqgan
-from rissole.ground import files, schema
-from rissole.ground.errors import InputError
+from rissole.first_stage.settings import VQGANSettings
+from rissole.harness.errors import InputError
 from rissole.latent import latents
 
 import numpy as np
@@ -28,7 +28,7 @@ SETTINGS = {
 
 def write_model(**changes):
     torch.manual_seed(0)
-    model = vqgan.VQGAN(schema.VQGAN(**SETTINGS | changes)).eval()
+    model = vqgan.VQGAN(VQGANSettings(**SETTINGS | changes)).eval()
     vqgan.save(Path("data/vqgan/vqgan.safetensors"), model)
     return model
 
@@ -77,13 +77,6 @@ def test_every_image_is_encoded_once_in_its_order(pixels):
     assert len(train.codes.unique()) > 2
 
 
-def test_latents_are_what_the_decoder_takes(pixels):
-    model = write_model()
-    train, _ = encode()
-    z = model.quantiser(model.encoder(images.to_float(pixels[:9])))[0]
-    assert torch.allclose(train.z(torch.arange(9)), z, atol=1e-6)
-
-
 def test_mirrors_are_rows_of_their_own_tied_to_their_original(pixels):
     model = write_model()
     train, val = encode(mirrors=True)
@@ -116,16 +109,6 @@ def test_normalised_train_latents_have_mean_0_and_variance_1(pixels):
     assert torch.allclose(z.std((0, 2, 3), unbiased=False)[live], torch.ones(1).double())
 
 
-def test_a_second_run_writes_the_same_bytes(pixels):
-    write_model()
-    digests = []
-    for _ in range(2):
-        shutil.rmtree("data/latents", ignore_errors=True)
-        encode(mirrors=True)
-        digests.append({path: files.digest(path) for path in Path("data/latents").iterdir()})
-    assert digests[0] == digests[1] and len(digests[0]) == 6
-
-
 def test_a_lost_file_is_made_again_and_no_other(pixels):
     write_model()
     encode()
@@ -144,7 +127,7 @@ def test_a_changed_model_makes_every_file_anew(pixels):
     write_model()
     train, _ = encode()
     torch.manual_seed(1)
-    vqgan.save(Path("data/vqgan/vqgan.safetensors"), vqgan.VQGAN(schema.VQGAN(**SETTINGS)).eval())
+    vqgan.save(Path("data/vqgan/vqgan.safetensors"), vqgan.VQGAN(VQGANSettings(**SETTINGS)).eval())
     again, _ = encode()
     assert not torch.equal(train.codes, again.codes)
 
@@ -162,7 +145,7 @@ def test_parts_encoded_by_workers_of_their_own_are_merged_by_the_last_call(pixel
     assert {path.name: path.read_bytes() for path in Path("data/latents").iterdir()} == whole
 
 
-@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "a/b"])
+@pytest.mark.parametrize("part", ["0/3", "4/3", "a/b"])
 def test_an_impossible_part_is_refused(pixels, part):
     write_model()
     encode()

@@ -2,8 +2,8 @@
 
 import json
 
-from rissole.ground import files
-from rissole.ground.errors import InputError
+from rissole.core import files
+from rissole.harness.errors import InputError
 
 import numpy as np
 import pyarrow as pa
@@ -24,17 +24,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failed_first_write_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), files.replacing(tmp_path / "new" / "file"):
-        raise RuntimeError
-    assert list((tmp_path / "new").iterdir()) == []
-
-
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_json_refuses_what_is_no_number(tmp_path, number):
+def test_json_refuses_what_is_no_number(tmp_path):
     files.write_json(tmp_path / "a.json", {"score": 1.0})
     with pytest.raises(ValueError):
-        files.write_json(tmp_path / "a.json", {"score": number})
+        files.write_json(tmp_path / "a.json", {"score": float("nan")})
     assert files.read_json(tmp_path / "a.json") == {"score": 1.0}
 
 
@@ -74,29 +67,10 @@ def test_lists_come_back_from_any_slice_of_any_chunks(array, data):
     assert np.array_equal(files.lists_array(column[start:]), array[start:])
 
 
-def test_bytes_come_back_from_disk_over_several_row_groups(tmp_path):
-    array = np.random.default_rng(0).integers(0, 256, (2500, 2, 3), np.uint8)
-    files.write_table(tmp_path / "a.parquet", pa.table({"image": files.bytes_column(array)}))
-    column = files.read_table(tmp_path / "a.parquet", ["image"])["image"]
-    assert np.array_equal(files.bytes_array(column, np.uint8, (2, 3)), array)
-
-
 def test_bytes_of_another_width_are_refused():
     column = pa.chunked_array([files.bytes_column(np.zeros((2, 4), np.uint8))])
     with pytest.raises(InputError, match="holds 4 bytes a row"):
         files.bytes_array(column, np.uint8, (5,))
-
-
-def test_a_tables_metadata_comes_back(tmp_path):
-    table = pa.table({"id": [1]}).replace_schema_metadata({"size": "64"})
-    files.write_table(tmp_path / "a.parquet", table)
-    assert files.read_table(tmp_path / "a.parquet").schema.metadata == {b"size": b"64"}
-
-
-def test_equal_tables_make_equal_files(tmp_path):
-    for name in ("a", "b"):
-        files.write_table(tmp_path / name, pa.table({"id": np.arange(3000)}))
-    assert files.digest(tmp_path / "a") == files.digest(tmp_path / "b")
 
 
 def test_tensors_and_what_is_said_about_them_come_back(tmp_path):
@@ -116,22 +90,7 @@ def test_a_truncated_table_is_named(tmp_path):
         files.read_table(path)
 
 
-def test_a_column_that_is_not_there_is_named(tmp_path):
-    files.write_table(tmp_path / "a.parquet", pa.table({"id": [1]}))
-    with pytest.raises(InputError, match="label"):
-        files.read_table(tmp_path / "a.parquet", ["label"])
-
-
-@pytest.mark.parametrize("kept", [4, -10])
-def test_truncated_tensors_are_named(tmp_path, kept):
-    path = tmp_path / "a.safetensors"
-    files.write_tensors(path, {"w": torch.randn(9)}, {})
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InputError, match="a.safetensors: cannot be read"):
-        files.read_tensors(path)
-
-
-def test_no_flipped_bit_of_tensors_goes_unnoticed(tmp_path):
+def test_no_flipped_bit_and_no_cut_of_tensors_goes_unnoticed(tmp_path):
     path = tmp_path / "a.safetensors"
     tensors = {"w": torch.randn(3, 4), "n": torch.tensor(7.0), "none": torch.zeros(0)}
     files.write_tensors(path, tensors, {"step": 3})
@@ -140,6 +99,9 @@ def test_no_flipped_bit_of_tensors_goes_unnoticed(tmp_path):
         path.write_bytes(flipped(content, 8 * place + place % 8))
         with pytest.raises(InputError, match="cannot be read"):
             files.read_tensors(path)
+    path.write_bytes(content[:-10])
+    with pytest.raises(InputError, match="a.safetensors: cannot be read"):
+        files.read_tensors(path)
 
 
 def test_no_flipped_bit_makes_other_rows_of_a_table(tmp_path):
@@ -150,14 +112,14 @@ def test_no_flipped_bit_makes_other_rows_of_a_table(tmp_path):
     files.write_table(path, table)
     content = path.read_bytes()
     pages = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    refused = 0
-    for place in range(pages):
+    places, refused = range(0, pages, 3), 0
+    for place in places:
         path.write_bytes(flipped(content, 8 * place + place % 8))
         try:
             assert files.read_table(path) == table
         except InputError:
             refused += 1
-    assert refused > 0.9 * pages > 400
+    assert refused > 0.9 * len(places) > 130
 
 
 def flipped(content: bytes, bit: int) -> bytes:
@@ -175,8 +137,7 @@ def test_a_curve_has_few_lines_that_average_what_was_taken(tmp_path):
     assert len(lines) == 181
 
 
-@pytest.mark.parametrize("piece", [1, 256, 300, 1024, 5000])
-@pytest.mark.parametrize("rows", [1, 1023, 1024, 2500, 4096])
+@pytest.mark.parametrize("rows, piece", [(1, 1), (1023, 256), (2500, 300), (4096, 5000)])
 def test_a_table_written_in_pieces_is_that_written_at_once(tmp_path, rows, piece):
     codes = np.random.default_rng(0).integers(0, 255, (rows, 3000), np.uint8)
     table = pa.table({"code": files.bytes_column(codes), "number": pa.array(range(rows))})
@@ -185,7 +146,8 @@ def test_a_table_written_in_pieces_is_that_written_at_once(tmp_path, rows, piece
         for start in range(0, rows, piece):
             add(table.slice(start, piece))
     assert (tmp_path / "pieces.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert files.read_table(tmp_path / "pieces.parquet").equals(table)
+    column = files.read_table(tmp_path / "pieces.parquet", ["code"])["code"]
+    assert np.array_equal(files.bytes_array(column, np.uint8, (3000,)), codes)
 
 
 def test_a_table_that_is_not_finished_leaves_no_file(tmp_path):

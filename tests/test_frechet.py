@@ -1,6 +1,6 @@
 """The Frechet distance where it is known, its floor, its limit and its first few dimensions."""
 
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.judging.frechet import LEAST, at_infinity, fit_projection, floor, frechet
 
 import numpy as np
@@ -24,18 +24,6 @@ def test_two_gaussians_are_as_far_apart_as_their_means_squared():
 def test_wider_gaussians_are_as_far_apart_as_the_difference_of_their_deviations_squared():
     x, y = normal(40_000, 0), 3 * normal(40_000, 1)
     assert frechet(x, y) == pytest.approx(6 * (3 - 1) ** 2, rel=0.02)
-
-
-def test_a_set_is_at_distance_zero_from_itself():
-    x = normal(300, 0, width=20)
-    assert abs(frechet(x, x)) < 1e-4
-
-
-def test_the_distance_is_the_same_both_ways_and_after_a_rotation():
-    x, y = normal(200, 0), normal(150, 1, 0.7) * [1, 2, 1, 0.5, 1, 1]
-    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(6, 6)))[0]
-    assert frechet(x, y) == pytest.approx(frechet(y, x), rel=1e-6)
-    assert frechet(x, y) == pytest.approx(frechet(x @ turn, y @ turn), rel=1e-6)
 
 
 def test_a_large_common_offset_costs_no_digits():
@@ -112,12 +100,6 @@ def test_a_collapsed_set_is_farther_than_an_honest_one():
     assert frechet(honest, true) < frechet(constant, true)
 
 
-def test_fewer_images_of_the_same_law_are_farther():
-    true = normal(1000, 0, width=40)
-    few, many = normal(100, 1, width=40), normal(1000, 2, width=40)
-    assert frechet(few, true) > 3 * frechet(many, true)
-
-
 @pytest.mark.parametrize(
     ("drawn", "true", "power"), [(1000, 1000, 0), (1000, 3000, 0.5), (300, 1000, 0.25)]
 )
@@ -134,13 +116,6 @@ def test_the_floor_is_what_equal_gaussians_score(drawn, true, power):
 def test_the_floor_of_one_feature_is_three_halves_of_its_variance_over_the_images():
     x = normal(50, 0, width=1).astype(np.float64)
     assert floor(x, 20) == pytest.approx(1.5 * x.var(ddof=1) * (1 / 50 + 1 / 20))
-
-
-def test_features_that_never_vary_do_not_move_the_floor():
-    x = normal(50, 0)
-    padded = np.concatenate([x, np.full((50, 100), 3, np.float32)], axis=1)
-    assert floor(padded, 20) == pytest.approx(floor(x, 20))
-    assert floor(np.ones((50, 6)), 20) == 0
 
 
 def test_with_fewer_images_than_features_the_floor_is_that_of_the_covariance():
@@ -170,37 +145,12 @@ def test_at_infinity_the_true_images_share_of_the_floor_stays():
     assert left == pytest.approx(np.mean([floor(true, 10**9) for _, true in pairs]), rel=0.25)
 
 
-def test_at_infinity_different_laws_stay_apart():
-    drawn, true = equal(0)
-    assert at_infinity(drawn + 1, true) == pytest.approx(20, rel=0.05)
-
-
-def test_at_infinity_is_the_same_every_time_and_follows_its_seed():
-    drawn, true = equal(0)
-    once = at_infinity(drawn, true)
-    assert at_infinity(drawn, true) == once
-    assert at_infinity(drawn, true, seed=1) != once
-
-
-def test_at_infinity_the_order_of_the_images_matters_little():
-    drawn, true = equal(0)
-    orders = [np.random.default_rng(seed).permutation(400) for seed in range(8)]
-    spread = np.std([at_infinity(drawn[order], true[order]) for order in orders])
-    assert 0 < spread < 0.15 * frechet(drawn, true)
-
-
 def test_at_infinity_with_fewer_images_than_features_the_subsets_are_compared_exactly():
     drawn, true = equal(0, 30, 50)
     draw, sizes = np.random.default_rng(0), np.linspace(3, 30, 15).astype(int)
     distances = [frechet(drawn[draw.choice(30, size, replace=False)], true) for size in sizes]
     expected = np.polynomial.Polynomial.fit(1 / sizes, distances, 1)(0)
     assert at_infinity(drawn, true) == pytest.approx(expected, rel=1e-6)
-
-
-def test_at_infinity_constant_features_are_as_far_as_ever():
-    true = normal(40, 0)
-    constant = np.ones((30, 6), np.float32)
-    assert at_infinity(constant, true) == pytest.approx(frechet(constant, true), rel=1e-6)
 
 
 def test_a_projection_keeps_the_widest_axes_of_what_it_was_fitted_to():
@@ -210,35 +160,6 @@ def test_a_projection_keeps_the_widest_axes_of_what_it_was_fitted_to():
     assert seen.mean(0) == pytest.approx(np.zeros(3), abs=1e-9)
     assert seen.std(0) == pytest.approx([9, 3, 1], rel=0.05)
     assert np.corrcoef(seen.T) == pytest.approx(np.eye(3), abs=1e-9)
-
-
-def test_a_projection_moves_every_set_alike():
-    projection = fit_projection(normal(100, 0), 4)
-    x = normal(10, 1)
-    moved = projection(x + 1) - projection(x)
-    assert moved == pytest.approx(np.tile(np.ones(6) @ projection.axes, (10, 1)), abs=1e-6)
-
-
-def test_a_projection_on_all_axes_keeps_the_distance():
-    x, y = normal(60, 0), normal(50, 1, 0.5)
-    project = fit_projection(normal(100, 2), 6)
-    assert frechet(project(x), project(y)) == pytest.approx(frechet(x, y), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    "measure",
-    [
-        frechet,
-        at_infinity,
-        lambda x, y: floor(y, len(x)),
-        lambda x, y: fit_projection(y, 4)(x) ** 2,
-    ],
-    ids=["frechet", "at_infinity", "floor", "projection"],
-)
-def test_float32_and_float64_features_measure_the_same(measure):
-    x, y = normal(60, 0, 5), normal(50, 1, 5)
-    expected = measure(x.astype(np.float64), y.astype(np.float64))
-    assert measure(x, y) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("measure", [frechet, lambda x, y: floor(x, len(y))])

@@ -1,6 +1,6 @@
 """The kernel distance: unbiased, and with an interval that means something."""
 
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.judging import kernel as module
 from rissole.judging.kernel import discrepancy, kernel
 
@@ -41,17 +41,6 @@ def test_sets_of_unequal_size_are_compared_without_bias():
     distances = [kernel(normal(20, (s, 0)), normal(200, (s, 1)))[0] for s in range(200)]
     error = np.std(distances) / np.sqrt(len(distances))
     assert abs(np.mean(distances)) < 3 * error < 0.2 * kernel(normal(20, 0), normal(200, 1, 1))[0]
-
-
-def test_the_distance_of_the_same_law_is_not_clipped_at_zero():
-    signs = {kernel(normal(50, s), normal(50, s + 100))[0] > 0 for s in range(10)}
-    assert signs == {True, False}
-
-
-def test_a_collapsed_set_is_farther_than_an_honest_one():
-    true, honest = normal(400, 0), normal(200, 1)
-    collapsed = np.repeat(normal(4, 2), 50, axis=0)
-    assert sum(kernel(honest, true)) < np.subtract(*kernel(collapsed, true))
 
 
 def test_the_interval_holds_zero_for_most_pairs_of_equal_laws():
@@ -105,38 +94,11 @@ def test_every_image_is_in_one_block_and_none_beside_those_of_its_row(monkeypatc
     assert all(len(np.intersect1d(x, y)) < 12 for x, y in seen)
 
 
-def test_the_distance_is_the_same_every_time():
-    x, y = normal(60, 0), normal(50, 1)
-    once = kernel(x, y)
-    assert kernel(x, y) == once
-
-
-def test_the_order_of_the_images_matters_less_than_the_interval():
-    x, y = normal(300, 0), normal(400, 1, 0.3)
-    distance, half = kernel(x, y)
-    assert abs(kernel(x[::-1], y[::-1])[0] - distance) < half
-
-
 def test_equal_constant_features_are_at_distance_zero_for_sure():
     assert kernel(np.ones((20, 6)), np.ones((30, 6))) == (0, 0)
-
-
-def test_float32_and_float64_features_are_as_far_apart():
-    x, y = normal(60, 0, 5), normal(50, 1, 5)
-    expected = kernel(x.astype(np.float64), y.astype(np.float64))
-    assert kernel(x, y) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(("n", "m"), [(9, 50), (50, 9), (1, 50)])
 def test_fewer_than_ten_images_are_refused(n, m):
     with pytest.raises(InputError, match="5 blocks take 10 on each side; give more images"):
         kernel(normal(n, 0), normal(m, 1))
-
-
-def test_ten_images_are_enough():
-    assert np.isfinite(kernel(normal(10, 0), normal(10, 1))).all()
-
-
-def test_more_blocks_than_pairs_of_images_are_refused():
-    with pytest.raises(InputError, match="26 blocks take 52"):
-        kernel(normal(50, 0), normal(60, 1), blocks=26)

@@ -1,22 +1,16 @@
 """The terms of the first stage's loss."""
 
+import toy
 from rissole.first_stage import losses
 from rissole.first_stage.losses import LPIPS, LiteDistance
-from rissole.ground.errors import InputError
-from rissole.ground.schema import FSQ, VQGAN
+from rissole.harness.errors import InputError
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-SETTINGS = VQGAN(
-    widths=[8, 16], attention="none", quantiser=FSQ(kind="fsq", levels=[8, 8, 8]), l1=0.5, l2=1.0,
-    perceptual="lpips", perceptual_weight=0.1, perceptual_share=0.5, lpips_weights="lpips.pth",
-    adversarial_weight=0.0, adversarial_cap=0.05, adversarial_start=0.6, discriminator_start=0.35,
-    discriminator_layers=2, steps=10, batch=4, learning_rate=0.001, warm_up=0, decay_from=0.6,
-    flips=True,
-)  # fmt: skip
+SETTINGS = toy.vqgan(perceptual="lpips", lpips_weights="lpips.pth")
 
 
 def pictures(n=2, size=32) -> torch.Tensor:

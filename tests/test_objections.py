@@ -75,11 +75,6 @@ def test_a_figure_just_beyond_its_limit_raises_its_objection_and_no_other(name, 
     assert raised(key, limit - worse * 1e-5) == []
 
 
-@pytest.mark.parametrize(("name", "key", "limit", "worse"), LIMITS)
-def test_the_other_way_no_figure_is_objected_to(name, key, limit, worse):
-    assert raised(key, float(limit - worse * 0.15)) == []
-
-
 @pytest.mark.parametrize("name", ["own_query", "pasted"])
 def test_a_set_that_is_accused_is_objected_to_by_that_name(name):
     assert raised("accused", [name]) == [name]
@@ -99,13 +94,6 @@ def test_it_is_the_first_judge_whose_recall_counts():
     fid["inception"] = {"recall": 0.45}
     fid["effnet_lite1"] = {"recall": 0.0}
     assert objections(AUDIT, fid, reference) == []
-
-
-def test_all_that_is_wrong_is_named():
-    audit = deepcopy(AUDIT) | {"accused": ["own_query", "pasted"], "copied": {"rate": 1, "null": 0}}
-    audit["coherence"] |= {"colour_correlation": 0.0, "collage_excess": 0.9, "ratio": 2.0}
-    found = objections(audit, {"effnet_lite1": {"recall": 0.0}}, REFERENCE)
-    assert found == ["own_query", "pasted", "copied", "collage", "colour", "seams", "recall"]
 
 
 def test_fewer_taken_for_collages_than_of_any_held_out_images_is_no_objection():

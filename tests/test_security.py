@@ -8,19 +8,19 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
-from rissole.auditing import coherence
+from rissole.core import config, files
+from rissole.core.training_run import TrainingRun
 from rissole.first_stage import losses
-from rissole.ground import checkpoints, config, files
-from rissole.ground.errors import InputError
+from rissole.harness import checkpoints, signals
+from rissole.harness.errors import InputError
 from rissole.judging import judges
 from rissole.pretrained import weights
 from rissole.retrieval import index, with_scann
 from test_retrieval import build, clustered
 from tiny import ENVIRONMENT, OFFLINE_LOG, ROOT, run
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -79,11 +79,11 @@ def test_unpickling_is_heard():
 
 
 READERS = """train_vqgan; encode_latents; build_index; retrieve_neighbours main; build_reference
-train_ldm released; sample_images released; extract_features released; audit_samples released
-compute_fid released; show_samples released; score_controls; make_tables; make_report
-trace_sample released 3"""
+train_ldm released; sample_images released; compute_fid released; score_controls; judge_retrieval
+make_tables; make_report; trace_sample released 3"""
 
 
+@pytest.mark.slow
 def test_no_stage_unpickles_what_another_wrote(clone, tmp_path, monkeypatch, no_pickle):
     folder = shutil.copytree(
         clone[0], tmp_path / "project", ignore=shutil.ignore_patterns(".dvc", ".git")
@@ -123,11 +123,12 @@ def test_a_planted_pickle_is_not_taken_for_one_of_our_files(name, tmp_path, mark
 
 def test_a_planted_state_is_not_gone_on_from(tmp_path, monkeypatch, mark, capsys, bad_inputs):
     monkeypatch.chdir(tmp_path)
-    states = checkpoints.Checkpoints("train_ldm/rissole", "0" * 64, 300)
-    states.save(5, {"x": torch.zeros(2)}, {"step": 5})
+    monkeypatch.setattr(signals, "wait_for_checkpoint", lambda: None)
+    states = checkpoints.Checkpoints("train_ldm/rissole", "0" * 64, 300, first=True, alone=True)
     planted = tmp_path / "checkpoints/train_ldm/rissole" / ("0" * 16) / "000000009.safetensors"
     torch.save({"x": Trap(mark)}, planted)
-    assert states.newest()[1] == {"step": 5}
+    learner = SimpleNamespace(load=lambda *state: pytest.fail("was gone on from"))
+    TrainingRun(learner, states, ["loss"], 10, tmp_path / "loss.csv", "lower the rate")
     assert "000000009.safetensors: cannot be read" in capsys.readouterr().err
     states.remove()
     bad_inputs.add(("planted", "checkpoint"))
@@ -148,8 +149,6 @@ def test_code_in_given_weights_is_not_run(reader, tmp_path, mark, monkeypatch, b
     "text",
     [
         "k: !!python/object/apply:os.system ['touch {mark}']",
-        "k: !!python/object/new:os.system ['touch {mark}']",
-        "k: !!python/name:os.system",
         "? !!python/object/apply:os.system ['touch {mark}']\n: 1",
     ],
 )
@@ -158,25 +157,6 @@ def test_code_in_params_is_not_run(text, tmp_path, mark, bad_inputs):
     with pytest.raises(InputError, match=r"params\.yaml: not valid YAML"):
         config.read(tmp_path / "params.yaml")
     bad_inputs.add(("planted", text))
-
-
-def test_code_in_the_types_of_a_table_is_not_run(tmp_path, mark):
-    """Pyarrow once unpickled types of its own invention from the schema."""
-    planted = {
-        b"ARROW:extension:name": b"arrow.py_extension_type",
-        b"ARROW:extension:metadata": pickle.dumps(Trap(mark)),
-    }
-    schema = pa.schema([pa.field("id", pa.int64(), metadata=planted)])
-    pq.write_table(pa.table({"id": [1]}).cast(schema), tmp_path / "a.parquet")
-    assert files.read_table(tmp_path / "a.parquet")["id"].to_pylist() == [1]
-
-
-def test_code_in_what_is_said_of_a_table_is_not_run(tmp_path, mark, bad_inputs):
-    about = {"channels": 3, "latents": f"__import__('os').system('touch {mark}')"}
-    files.write_tensors(tmp_path / "collages.safetensors", {"x": torch.zeros(1)}, about)
-    with pytest.raises(InputError, match="other latents"):
-        coherence.load(tmp_path / "collages.safetensors", "ours")
-    bad_inputs.add(("planted", "about"))
 
 
 def imported(path: Path) -> set[str]:
@@ -198,6 +178,7 @@ def test_nothing_of_ours_fetches_unpacks_or_unpickles():
         assert "weights_only=False" not in text and "unpack_archive" not in text, path
 
 
+@pytest.mark.slow
 def test_the_pipeline_reaches_for_no_network(clone):
     """Every process of the tiny project had its sockets taken away, DVC among them."""
     probe = "import socket; socket.create_connection(('example.org', 80))"
@@ -212,15 +193,8 @@ def test_the_pipeline_reaches_for_no_network(clone):
     assert not OFFLINE_LOG.exists(), OFFLINE_LOG.read_text()
 
 
-def test_dvc_sends_no_figures_of_its_use(clone):
-    assert run(clone[0], "dvc", "config", "core.analytics") == "false\n"
-
-
-@pytest.mark.parametrize("said", ["GPL-3.0-only AND MIT", "GPLv3, MIT License", "CC-BY-NC-4.0"])
-def test_a_free_licence_beside_another_makes_none(said):
-    import licences
-
-    assert not licences.FREE.search(said) or licences.COPYLEFT.search(said)
+def test_dvc_sends_no_figures_of_its_use():
+    assert "analytics = false" in (ROOT / ".dvc/config").read_text()
 
 
 def test_every_licence_is_known_and_free():
@@ -231,6 +205,7 @@ def test_every_licence_is_known_and_free():
     assert len(said.stdout.splitlines()) > 100
 
 
+@pytest.mark.slow
 def test_a_moved_project_with_its_data_is_as_it_was(clone, tmp_path):
     """At another path, with cache and data; the absolute paths of the first are gone."""
     folder = tmp_path / "else where"
@@ -247,12 +222,11 @@ done
 touch data/ldm/x && exit 78
 set -e
 {python} stages/sample_images.py released
-{python} stages/extract_features.py released
-{python} stages/audit_samples.py released
 {python} stages/compute_fid.py released
 """
 
 
+@pytest.mark.slow
 def test_inputs_that_cannot_be_written_to_are_enough_to_draw_and_score(clone, tmp_path):
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("nothing can be mounted read-only here (`unshare -rm` is refused)")

@@ -4,10 +4,11 @@ import csv
 import json
 from pathlib import Path
 
+import toy
 import train_vqgan
+from rissole.core import files
 from rissole.first_stage import training, vqgan
-from rissole.ground import files
-from rissole.ground.schema import FSQ, VQ, VQGAN
+from rissole.first_stage.settings import FSQ
 
 import numpy as np
 import pyarrow as pa
@@ -15,21 +16,6 @@ import pytest
 import torch
 
 CPU = torch.device("cpu")
-
-
-def settings(**changes) -> VQGAN:
-    """A first stage that learns in a second."""
-    return VQGAN(
-        **{
-            "widths": [16, 32], "attention": "none",
-            "quantiser": FSQ(kind="fsq", levels=[8, 8, 8]), "l1": 0.5, "l2": 1.0,
-            "perceptual": "none", "perceptual_weight": 0.3, "perceptual_share": 0.5,
-            "lpips_weights": None, "adversarial_weight": 0.0, "adversarial_cap": 0.05,
-            "adversarial_start": 0.6, "discriminator_start": 0.35, "discriminator_layers": 2,
-            "steps": 40, "batch": 8, "learning_rate": 0.003, "warm_up": 2, "decay_from": 0.6,
-            "flips": True,
-        } | changes
-    )  # fmt: skip
 
 
 def pictures(n: int = 32, size: int = 16) -> np.ndarray:
@@ -43,25 +29,19 @@ def pictures(n: int = 32, size: int = 16) -> np.ndarray:
 
 def trained(seed: int = 0, **changes):
     """The model after its last step, and the terms of all steps."""
-    learner = training.Learner(settings(**changes), seed, CPU)
-    return learner.model, list(training.train(learner, settings(**changes), pictures(), seed, CPU))
+    learner = training.Learner(toy.vqgan(**changes), seed, CPU)
+    return learner.model, list(training.train(learner, toy.vqgan(**changes), pictures(), seed, CPU))
 
 
 def weights(model: vqgan.VQGAN) -> torch.Tensor:
     return torch.cat([value.flatten().float() for value in model.state_dict().values()])
 
 
-@pytest.mark.parametrize(
-    "quantiser",
-    [
-        FSQ(kind="fsq", levels=[8, 8, 8]),
-        VQ(kind="vq", codes=64, channels=4, decay=0.9, commitment=0.25, restart=0.01),
-    ],
-)
+@pytest.mark.parametrize("quantiser", [FSQ(kind="fsq", levels=[8, 8, 8]), toy.vq()])
 def test_training_lowers_the_loss(quantiser):
-    _, terms = trained(quantiser=quantiser, steps=250)
+    _, terms = trained(quantiser=quantiser, steps=100)
     first, last = (sum(t["loss"] for t in part) for part in (terms[:5], terms[-5:]))
-    assert last < 0.6 * first
+    assert last < 0.8 * first
 
 
 def test_equal_seeds_give_bit_equal_weights_and_others_do_not():
@@ -85,8 +65,8 @@ def test_the_discriminator_trains_alone_before_the_decoder_hears_of_it():
 
 def test_the_decoder_is_the_same_until_it_hears_of_the_discriminator():
     runs = (
-        settings(steps=4),
-        settings(steps=4, adversarial_weight=0.1, discriminator_start=0.0, adversarial_start=0.5),
+        toy.vqgan(steps=4),
+        toy.vqgan(steps=4, adversarial_weight=0.1, discriminator_start=0.0, adversarial_start=0.5),
     )
     learners = [training.Learner(run, 0, CPU) for run in runs]
     plain, rivalled = (
@@ -99,7 +79,7 @@ def test_the_decoder_is_the_same_until_it_hears_of_the_discriminator():
 
 def test_every_image_is_seen_before_any_comes_again():
     tags = np.arange(24, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    batches = training._batches(settings(), tags, 0, 0)
+    batches = training._batches(toy.vqgan(), tags, 0, 0)
     for _ in range(3):
         seen = np.concatenate([next(batches)[:, 0, 0, 0] for _ in range(3)])
         assert sorted(seen) == list(range(24))
@@ -108,7 +88,7 @@ def test_every_image_is_seen_before_any_comes_again():
 def test_about_half_of_a_batch_is_mirrored_and_none_without_flips():
     ramp = np.tile(np.arange(8, dtype=np.uint8)[:, None], (64, 8, 1, 3)).copy()
     flips, none = (
-        next(training._batches(settings(batch=64, flips=flips), ramp, 0, 0))[:, 0, 0, 0]
+        next(training._batches(toy.vqgan(batch=64, flips=flips), ramp, 0, 0))[:, 0, 0, 0]
         for flips in (True, False)
     )
     assert 16 < (flips == 7).sum() < 48
@@ -118,7 +98,7 @@ def test_about_half_of_a_batch_is_mirrored_and_none_without_flips():
 def write_project(folder: Path) -> None:
     """params.yaml and data/split of 32 train and 8 val images, as the stages before make them."""
     params = {"preset": "tiny", "seed": 0, "threads": 1, "presets": {"tiny": {}}}
-    params |= {"vqgan": settings(steps=12).model_dump()}
+    params |= {"vqgan": toy.vqgan(steps=12).model_dump()}
     (folder / "params.yaml").write_text(json.dumps(params))
     for split, part in (("train", pictures()), ("val", pictures(40)[32:])):
         n, nothing = len(part), pa.nulls(len(part), pa.string())

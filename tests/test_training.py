@@ -3,11 +3,11 @@
 import copy
 
 import toy
-from rissole.denoiser import diffusion, training
+from rissole.core import descent, numerics, threads
+from rissole.denoiser import diffusion, training, views
 from rissole.denoiser.conditioning import Conditioning
 from rissole.denoiser.denoiser import Denoiser
 from rissole.denoiser.training import Images
-from rissole.ground import descent, runtime
 
 import pytest
 import torch
@@ -52,77 +52,32 @@ class Exact(torch.nn.Module):
 @pytest.mark.parametrize("share", ["block", "image", "batch"])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_predicting_the_truth_gives_zero_loss(prediction, share, monkeypatch):
-    monkeypatch.setattr(runtime, "autocast", lambda device: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(numerics, "autocast", lambda device: torch.autocast("cpu", enabled=False))
     ldm = toy.ldm(prediction=prediction, share_timestep=share)
     _, conditioning, images = build(toy.row(), ldm)
     rows = torch.tensor([3, 1, 7])
     exact = Exact(conditioning, ldm, conditioning.latents(images.codes[rows]))
-    loss = training.block_loss(exact, conditioning, ldm, images, rows, conditioning.grid)
+    batch = training.draw(conditioning, ldm, rows, conditioning.grid)
+    loss = training.block_loss(exact, conditioning, ldm, images, batch)
     assert loss.item() < 1e-6
 
 
 @pytest.mark.parametrize(("share", "distinct"), [("block", 12), ("image", 3), ("batch", 4)])
 def test_timesteps_are_shared_as_widely_as_the_setting_says(share, distinct):
-    seen = []
-
-    class Spy(Exact):
-        def forward(self, z_t, timestep, context, position):
-            seen.append(timestep.unflatten(0, (3, 4)))
-            return super().forward(z_t, timestep, context, position)
-
     ldm = toy.ldm(share_timestep=share, timesteps=100_000)
-    _, conditioning, images = build(toy.row(), ldm)
-    rows = torch.arange(3)
+    _, conditioning, _ = build(toy.row(), ldm)
     torch.manual_seed(0)
-    spy = Spy(conditioning, ldm, conditioning.latents(images.codes[rows]))
-    training.block_loss(spy, conditioning, ldm, images, rows, conditioning.grid)
-    assert seen[0].unique().numel() == distinct
+    timestep = training.draw(conditioning, ldm, torch.arange(3), conditioning.grid).timestep
+    assert timestep.shape == (3, 4)
+    assert timestep.unique().numel() == distinct
     if share == "batch":
-        assert all(column.unique().numel() == 1 for column in seen[0].T)
-
-
-@pytest.mark.parametrize(
-    ("neighbours", "changes"),
-    [
-        ("none", {}),
-        ("stack", {"previous": True}),
-        ("set", {"halo": 2}),
-        ("stack", {"overview": True}),
-        ("stack", {"cascade": True}),
-        ("tokens", {"blocks": 1}),
-    ],
-)
-def test_blocks_in_one_batch_equal_blocks_one_by_one(neighbours, changes):
-    row, ldm = toy.row(neighbours, **changes), toy.ldm()
-    network, conditioning, images = build(row, ldm)
-    torch.nn.init.normal_(network.unet.last.weight)
-    network.eval()
-    rows = torch.arange(3)
-    z = conditioning.grid.lay(conditioning.latents(images.codes[rows]))
-    near = None if images.neighbours is None else images.neighbours[rows]
-    told = conditioning.told(near, z, 3)
-    timestep = torch.arange(3 * conditioning.grid.blocks) * 7 % 100
-    z_t = conditioning.grid.cut_noisy(torch.randn_like(z))
-    with torch.no_grad():
-        context = network.context(told)
-        together = network(z_t, timestep, context, told.position)
-        for i in range(len(z_t)):
-            one = type(context)(*(m if m is None else m[i : i + 1] for m in vars(context).values()))
-            alone = network(z_t[i : i + 1], timestep[i : i + 1], one, None)
-            torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-4)
+        assert (timestep == timestep[0]).all()
 
 
 def test_training_lowers_the_loss():
-    _, _, done = run(toy.row("stack"), toy.ldm(steps=60, prediction="sample", batch=8))
+    _, _, done = run(toy.row("stack"), toy.ldm(steps=40, prediction="sample", batch=8))
     early = sum(step["loss"] for step in done[:10])
     assert sum(step["loss"] for step in done[-10:]) < 0.8 * early
-
-
-def test_the_same_seed_gives_the_same_weights_and_another_does_not():
-    ldm = toy.ldm(dropout=0.1)
-    one, two, other = (run(toy.row("stack"), ldm, seed)[0].state_dict() for seed in (0, 0, 1))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_every_image_is_seen_once_an_epoch():
@@ -133,17 +88,12 @@ def test_every_image_is_seen_once_an_epoch():
     assert rows[:12].tolist() != rows[12:].tolist()
 
 
-def test_a_decay_of_zero_keeps_the_weights_themselves():
-    network, averaged, _ = run(toy.row(), toy.ldm(average=0.0))
-    for own, mean in zip(network.parameters(), averaged.parameters(), strict=True):
-        torch.testing.assert_close(own, mean)
-
-
 def test_the_moving_average_follows_its_formula():
     learner = training.Learner(torch.nn.Linear(1, 1, bias=False))
     ldm, expected = toy.ldm(average=0.5, steps=11, learning_rate=0.3), None
+    one = training.Batch(torch.zeros(1), torch.zeros(1, 1), torch.zeros(1), views.Grid(toy.row()))
     for taken in range(11):
-        learner.learn(learner.network(torch.ones(1, 1)).sum(), ldm)
+        learner.learn(lambda network, share: network(torch.ones(1, 1)).sum(), one, ldm)
         weight = learner.network.weight.item()
         decay = 0.0 if taken == 0 else min(0.5, (1 + taken) / (10 + taken))
         expected = weight if taken == 0 else decay * expected + (1 - decay) * weight
@@ -165,3 +115,27 @@ def test_the_learning_rate_rises_stays_and_falls_to_two_percent():
     assert rates[10:50] == [1.0] * 40
     assert rates[75] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.02)
+
+
+@pytest.fixture
+def start():
+    """Threads to train with, as many as the test asks for."""
+    yield threads.start
+    threads.start(1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(count, start):
+    start(count)
+    row, ldm = toy.row("stack"), toy.ldm(dropout=0.5)
+    one, two, other = (run(row, ldm, seed)[0].state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_two_threads_learn_what_one_learns_up_to_rounding(start):
+    found = []
+    for count in (1, 2):
+        start(count)
+        found.append(run(toy.row("stack"), toy.ldm(steps=4, batch=5))[0].state_dict())
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)

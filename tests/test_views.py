@@ -2,8 +2,7 @@
 
 import toy
 from rissole.denoiser import views
-from rissole.ground.schema import Variant
-from rissole.latent import blocks
+from rissole.denoiser.settings import Variant
 
 import pytest
 import torch
@@ -79,31 +78,6 @@ def test_a_grid_that_tells_coordinates_tells_those_of_the_whole():
     assert seen.shape == (4, 4, 4, 4)
     torch.testing.assert_close(seen[:, 2], seen[:, 1] / 7 * 2 - 1)
     torch.testing.assert_close(seen[:, 3], seen[:, 0] / 7 * 2 - 1)
-
-
-def test_a_cascade_is_a_small_whole_latent_and_the_blocks():
-    z, grid = torch.randn(3, 2, 8, 12), views.grid(toy.row(cascade=True))
-    laid = grid.lay(z)
-    parts = grid.cut(laid).unflatten(0, (3, 5))
-    assert grid.blocks == 5 and parts.shape == (3, 5, 2, 4, 6)
-    torch.testing.assert_close(parts[:, 0], torch.nn.functional.avg_pool2d(z, 2))
-    assert torch.equal(parts[:, 1:], blocks.cut(z, 2))
-    assert torch.equal(grid.join(parts), laid) and torch.equal(grid.lift(laid), z)
-
-
-def test_a_cascade_draws_the_small_latent_first_and_tells_all_blocks_of_it_alone():
-    grid, parts = views.grid(toy.row(cascade=True)), torch.randn(3, 5, 2, 4, 4)
-    assert grid.turns == [[0], [1, 2, 3, 4]]
-    told = grid.before(parts)
-    assert not told[:, 0].any()
-    assert all(torch.equal(told[:, block], parts[:, 0]) for block in range(1, 5))
-
-
-def test_a_cascade_gives_each_part_its_own_noise_level():
-    grid, level = views.grid(toy.row(cascade=True)), torch.arange(15.0).view(3, 5)
-    laid = grid.lay(torch.randn(3, 2, 8, 8))
-    seen = grid.cut(grid.spread(level, laid).expand_as(laid)).unflatten(0, (3, 5))
-    assert torch.equal(seen, level[:, :, None, None, None].expand_as(seen))
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,6 @@ def reproduce(folder: Path) -> float:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     shutil.rmtree(folder / "stages/ablations")  # of rows that are left out
-    (folder / "metrics").mkdir()
-    shutil.copy(ROOT / "metrics/claims.yaml", folder / "metrics/claims.yaml")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     overrides = [f"{key}={value}" for key, value in TINY.items()]
     for section in ("variants", "rows"):

@@ -1,6 +1,7 @@
 """RISSOLE, block by block. A package here imports those above it in this list, and no other.
 
-- `ground`: settings, files, errors, processes, descent; what every stage stands on.
+- `harness`: command line, errors, progress, locks, signals, checkpoints; changes no number.
+- `core`: settings, files, numerics, processes, optimizer; what can change a number of any stage.
 - `dataset`: where images come from; decoding, cropping, shards; each through a network once.
 - `pretrained`: networks that others trained.
 - `first_stage`: the VQ-GAN and its training.
@@ -19,6 +20,9 @@ Letters of tensor shapes: b images, n blocks of an image in reading order, k nei
 channels, h w sides of a latent or of a block, d width of a feature or query vector.
 """
 
-from rissole.ground import command
+import os
 
-command.answer_help()
+# Threads of one operation (OpenMP's) spin this often while they wait for each other before they
+# sleep: a thirtieth of the default, which costs a twentieth at most on idle cores, and beside other
+# work saves a third.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read when torch is loaded

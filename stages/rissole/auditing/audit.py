@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rissole.auditing import copies
 from rissole.auditing.copies import Drawn, Found
-from rissole.ground import files
+from rissole.core import files
 from rissole.latent.latents import Latents, number, read_neighbours
 
 import numpy as np

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rissole.auditing import seams
 from rissole.auditing.distances import nearest
-from rissole.ground import files, identity, runtime
-from rissole.ground.errors import InputError
+from rissole.core import files, fingerprint, numerics
+from rissole.harness.errors import InputError
 from rissole.latent import blocks as grid
 
 import numpy as np
@@ -80,8 +80,8 @@ def train_detector(z: Tensor, blocks: int, seed: int) -> Detector:
 
     Half of the collages take their blocks from anywhere, half from the nearest neighbours.
     """
-    generator = torch.Generator().manual_seed(runtime.seeded(seed, blocks))
-    torch.manual_seed(runtime.seeded(seed, blocks))
+    generator = torch.Generator().manual_seed(numerics.seeded(seed, blocks))
+    torch.manual_seed(numerics.seeded(seed, blocks))
     detector = Detector(z.shape[1]).to(z.device)
     kin = nearest(z.flatten(1), z.flatten(1), DONORS, torch.arange(len(z), device=z.device))[0]
     optimiser = torch.optim.Adam(detector.parameters(), 2e-3)
@@ -152,7 +152,7 @@ def _lag(images: np.ndarray, blocks: int, lag: int) -> int:
 
 def reference(detectors: list[Detector], val: Tensor, blocks: int, seed: int) -> dict[str, float]:
     """What held-out latents (n, c, h, w) score, and collages of them: nothing drawn is in it."""
-    generator = torch.Generator().manual_seed(runtime.seeded(seed))
+    generator = torch.Generator().manual_seed(numerics.seeded(seed))
     mixed = collages(val, strangers(len(val), len(val), generator), blocks, generator)
     return {
         "colour_correlation": round(colour_correlation(val, blocks), 4),
@@ -177,7 +177,7 @@ def load(path: Path, latents: str) -> list[Detector]:
     """Read what `save` wrote. Raises InputError where it is something else, or of other latents."""
     tensors, about = files.read_tensors(path)
     other = "detectors that learnt from other latents than those of data/latents"
-    identity.check(path, about.get("latents"), latents, other)
+    fingerprint.check(path, about.get("latents"), latents, other)
     try:
         detectors = nn.ModuleList(Detector(about["channels"]) for _ in range(2))
         detectors.load_state_dict(tensors)

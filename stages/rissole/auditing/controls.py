@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rissole.auditing import coherence
-from rissole.ground import runtime
+from rissole.core import numerics
 from rissole.latent import blocks as grid
 
 import torch
@@ -55,7 +55,7 @@ def latents(of: Sources) -> Iterator[tuple[str, Tensor]]:
     """The latents (n, c, h, w) of each control, by name; those that are not on the grid of the
     codes are put on it by whoever decodes them, as drawn latents are.
     """
-    n, generator = len(of.query), torch.Generator().manual_seed(runtime.seeded(of.seed))
+    n, generator = len(of.query), torch.Generator().manual_seed(numerics.seeded(of.seed))
     yield "held_out", of.val
     yield "reconstructed", of.val
     copied = of.train[of.query]

@@ -6,7 +6,7 @@ everywhere either (a face has its nose on the middle seam), so `seams` divides b
 A copied image has no seam: these figures never stand alone.
 """
 
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 
 import numpy as np
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rissole.core import fingerprint, processes, threads
 from rissole.dataset import images
-from rissole.ground import identity, processes, runtime
+from rissole.harness.progress import progress
 
 import numpy as np
 import torch
@@ -73,8 +74,8 @@ class Encoding:
     def _make(self, shard: Path) -> bool:
         mirrors = self.mirrors and shard.stem.startswith("train")
         path = self.folder / shard.name
-        made_of = identity.of(shard, mirrors=mirrors, made_of=self.made_of)
-        if identity.is_noted(self.stage, path, made_of):
+        made_of = fingerprint.of(shard, mirrors=mirrors, made_of=self.made_of)
+        if fingerprint.is_noted(self.stage, path, made_of):
             return False
         pictures = images.read_shard(shard)
         batches = [
@@ -83,15 +84,22 @@ class Encoding:
             for start in range(0, len(pictures.ids), BATCH)
         ]
         seen, name = [], f"{self.stage} {shard.stem}"
-        for rows, columns in runtime.progress(batches, name, " images", scale=BATCH):
+
+        def look(place: tuple[slice, slice]) -> Tensor:
+            rows, columns = place
             x = images.to_float(pictures.images[rows, :, columns].copy(), self.device)
-            seen.append(self.look(x).cpu())
+            return self.look(x).cpu()
+
+        with progress(name, " images", len(batches), BATCH) as advance:
+            for found in threads.in_parallel(look, batches):
+                seen.append(found)
+                advance()
         ids, originals, groups = pictures.ids, pictures.ids, np.array(pictures.groups, object)
         if mirrors:
             ids = np.concatenate([ids, mirror_ids(ids)])
             originals, groups = np.tile(originals, 2), np.tile(groups, 2)
         self.write(path, Rows(ids, originals, groups), torch.cat(seen))
-        identity.note(self.stage, path, made_of)
+        fingerprint.note(self.stage, path, made_of)
         return True
 
 

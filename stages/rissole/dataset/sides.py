@@ -3,10 +3,10 @@
 import io
 from collections.abc import Sequence
 
-from rissole.dataset import images
+from rissole.core import numerics
+from rissole.dataset import prepare
+from rissole.dataset.settings import SIDES
 from rissole.dataset.sources import Record
-from rissole.ground import runtime
-from rissole.ground.derived import SIDES
 
 import numpy as np
 from PIL import Image
@@ -23,9 +23,9 @@ def fitting(records: Sequence[Record]) -> int:
         records: of the pictures.
     """
     found = []
-    for at in runtime.evenly(len(records), LOOKED_AT):
+    for at in numerics.evenly(len(records), LOOKED_AT):
         try:
-            with Image.open(io.BytesIO(records[at].read()), formats=images.FORMATS) as picture:
+            with Image.open(io.BytesIO(records[at].read()), formats=prepare.FORMATS) as picture:
                 found.append(min(picture.size))
         except Exception:  # PIL raises almost anything; split_data lists what cannot be read
             continue

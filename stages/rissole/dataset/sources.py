@@ -11,8 +11,8 @@ from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 
-from rissole.ground.errors import InputError
-from rissole.ground.schema import Data
+from rissole.dataset.settings import Data
+from rissole.harness.errors import InputError
 
 STYLE = "toon-head"
 HAIR = ("bun", "sideComed", "spiky", "undercut")
@@ -179,7 +179,7 @@ def credit(data: Data) -> str:
     )
 
 
-KEY = "`-S presets.<preset>.data.root=...`, as what presets set goes before `data.root` alone"
+KEY = "`-S +data.root=...`"
 WANTED = {
     "folder": "the images",
     "celeba": (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rissole.denoiser import views
-from rissole.ground.schema import LDM, Variant
+from rissole.denoiser.settings import LDM, Variant
 from rissole.latent import embeddings, pixels
 from rissole.latent.latents import Latents, take
 from rissole.latent.pixels import Pixels
@@ -20,10 +20,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-SPLIT = Path("data/split")
-STACKED, TOKENS = ("stack", "both"), ("tokens", "both")  # values of `neighbours`
-POOLED = 4  # side of a neighbour's latent as a token of `both`
-
 
 @dataclass(frozen=True)
 class Told:
@@ -31,10 +27,8 @@ class Told:
 
     Attributes:
         neighbours: the corresponding blocks of the neighbours, (b, k, c, h, w).
-        embeddings: those of the neighbours as whole images, (b, k, d): an encoder's, or their
-            pooled latents.
-        previous: the clean block before each in reading order, or the small latent drawn before all
-            of them; zero for the first, (b, c, h, w).
+        embeddings: an encoder's, of the neighbours as whole images, (b, k, d).
+        previous: the clean block before each in reading order; zero for the first, (b, c, h, w).
         position: the number of each block in its latent, int64 (b).
     """
 
@@ -73,10 +67,10 @@ class Stem(nn.Module):
         width = ldm.widths[0] // 2
         # A rim of r pixels is what a kernel of 2 r + 1 sees; without one, 3 x 3 and zeros.
         kernel, padding = (2 * row.halo + 1, 0) if row.halo else (3, 1)
-        seen = channels + (2 if row.coordinates else 0) + (channels if row.overview else 0)
+        seen = channels + (2 if row.coordinates else 0)
         self.noisy = nn.Conv2d(seen, width, kernel, padding=padding)
-        self.token_width = ldm.heads * ldm.head_width if row.neighbours in TOKENS else 0
-        stacked = (k if row.neighbours in STACKED else 0) + row.told_before
+        self.token_width = ldm.heads * ldm.head_width if row.neighbours == "tokens" else 0
+        stacked = (k if row.neighbours == "stack" else 0) + row.previous
         self.stack = nn.Conv2d(stacked * channels, width, 3, padding=1) if stacked else None
         self.set = _Pool(channels, width) if row.neighbours == "set" else None
         if self.token_width:
@@ -114,25 +108,33 @@ class _Pool(nn.Module):
         return self.mixed(rearrange(each, "(b k) c h w -> b k c h w", b=b).mean(1))
 
 
-def database(row: Variant, context: str, train: Latents) -> Latents | Pixels:
+def database(row: Variant, train: Latents, table: Path, split: Path) -> Latents | Pixels:
     """The train images as a row is told of them.
 
     Args:
         row: of the table.
-        context: its folder of data/.
         train: their latents.
+        table: folder of its neighbour table, if it retrieves.
+        split: folder of the pictures.
     """
     if row.neighbours == "tokens":
-        train = embeddings.told(train, Path("data", context))
+        train = embeddings.told(train, table)
     if row.space == "latent":
         return train
-    levels = pixels.read(SPLIT, "train", train)
+    levels = pixels.read(split, "train", train)
     return Pixels(levels, *pixels.moments(levels), train.embeddings)
 
 
-def codes(row: Variant, split: str, of: Latents) -> Tensor:
-    """What a row denoises of a split whose latents are given: codes, or levels of pictures."""
-    return of.codes if row.space == "latent" else pixels.read(SPLIT, split, of)
+def codes(row: Variant, split: str, of: Latents, pictures: Path) -> Tensor:
+    """What a row denoises of a split: codes, or levels of pictures.
+
+    Args:
+        row: of the table.
+        split: train | val.
+        of: its latents.
+        pictures: folder of those of all splits.
+    """
+    return of.codes if row.space == "latent" else pixels.read(pictures, split, of)
 
 
 class Conditioning:
@@ -155,7 +157,7 @@ class Conditioning:
     """
 
     def __init__(self, row: Variant, train: Latents | Pixels, normalise: bool):
-        self.row, self.grid = row, views.grid(row)
+        self.row, self.grid = row, views.Grid(row)
         self.latents, self.limit = train.decoder(normalise), train.limit(normalise)
         self.database, self.shape, self.device = train.codes, train.shape, train.mean.device
         self.mean, self.std = (train.mean, train.std) if normalise else (0, 1)
@@ -164,13 +166,11 @@ class Conditioning:
     @property
     def embedded(self) -> int:
         """The width of the embeddings that it tells; 0 for none."""
-        if self.row.neighbours == "both":
-            return POOLED**2 * self.shape[0]
         return 0 if self.embeddings is None else self.embeddings.shape[1]
 
     def noise(self, images: int) -> Tensor:
-        """Noise for what is laid of some images' latents, (b, c, H, W), in memory as these are."""
-        c, h, w = self.grid.lay(torch.empty(self.shape, device="meta")).shape
+        """Noise for some images' latents, (b, c, H, W), in memory as these are."""
+        c, h, w = self.shape
         return torch.randn(images, h, w, c, device=self.device).movedim(-1, 1)
 
     def raw(self, z: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class Conditioning:
 
         Args:
             neighbours: rows of the neighbours in the database, (b, k), where the row retrieves.
-            z: what is laid of the clean latents, (b, c, H, W), where a block is told of others.
+            z: clean latents, (b, c, H, W), where a block is told of the one before it.
             images: b.
         """
         told_neighbours = told_embeddings = previous = position = None
@@ -191,15 +191,11 @@ class Conditioning:
             told_embeddings = of_image.repeat_interleave(self.grid.blocks, 0)
         elif self.row.neighbours != "none":
             near = self.latents(take(self.database, neighbours))
-            each = self.grid.cut(self.grid.lay(near.flatten(0, 1)))
+            each = self.grid.cut(near.flatten(0, 1))
             told_neighbours = rearrange(
                 each, "(b k n) c h w -> (b n) k c h w", b=images, n=self.grid.blocks
             )
-            if self.row.neighbours == "both":
-                of_image = F.adaptive_avg_pool2d(near.flatten(0, 1), POOLED)
-                of_image = of_image.flatten(1).unflatten(0, near.shape[:2])
-                told_embeddings = of_image.repeat_interleave(self.grid.blocks, 0)
-        if self.row.told_before:
+        if self.row.previous:
             z_blocks = self.grid.cut(z).unflatten(0, (images, -1))
             previous = self.grid.before(z_blocks).flatten(0, 1)
         if self.row.position:

@@ -7,8 +7,9 @@ it lies. With widths 128, 256, 256, 256 and four blocks a level it has 61,806,72
 
 import math
 
+from rissole.core.threads import Dropout
 from rissole.denoiser.conditioning import Context, Told
-from rissole.ground.schema import LDM, Variant
+from rissole.denoiser.settings import LDM, Variant
 
 import torch
 import torch.nn.functional as F
@@ -119,7 +120,7 @@ class _Block(nn.Module):
         self.norm_one, self.norm_two = _norm(before), _norm(width)
         self.one = _weighted(nn.Conv2d(before, width, 3, padding=1))
         self.told = _weighted(nn.Linear(told, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.two = _weighted(nn.Conv2d(width, width, 3, padding=1), 1e-5)
         projects = resample is not None or before != width
         self.skip = _weighted(nn.Conv2d(before, width, 1)) if projects else nn.Identity()

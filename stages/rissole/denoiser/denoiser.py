@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from rissole.core import files, fingerprint
 from rissole.denoiser.conditioning import Context, Stem, Told
 from rissole.denoiser.ddpmpp import DDPMpp
 from rissole.denoiser.patch_dm import PatchDM
+from rissole.denoiser.settings import LDM, Variant
 from rissole.denoiser.unet import Embedding, UNet
-from rissole.ground import files, identity
-from rissole.ground.errors import InputError
-from rissole.ground.schema import LDM, Variant
+from rissole.harness.errors import InputError
 from rissole.latent.latents import Latents
 
 import torch
@@ -91,7 +91,7 @@ def load(path: Path, latents: Latents) -> Network:
     """
     tensors, about = files.read_tensors(path)
     trained = "trained on other latents than those of data/latents"
-    identity.check(path, about.get("latents"), latents.identity, trained)
+    fingerprint.check(path, about.get("latents"), latents.identity, trained)
     try:
         row, ldm = Variant.model_validate(about["row"]), LDM.model_validate(about["ldm"])
         denoiser = build(row, ldm, about["channels"], about["k"], about.get("embedded", 0))

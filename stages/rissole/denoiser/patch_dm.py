@@ -12,8 +12,8 @@ the neighbours, where a row retrieves.
 from dataclasses import replace
 
 from rissole.denoiser.conditioning import Context, Stem, Told
+from rissole.denoiser.settings import LDM, Variant
 from rissole.denoiser.unet import Embedding, UNet
-from rissole.ground.schema import LDM, Variant
 from rissole.latent import blocks
 
 import torch

@@ -1,18 +1,18 @@
 """The training loop of the block denoiser: nothing but the U-Net step is in it (section 4.1.3)."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from rissole.core import memory, numerics, processes, threads
+from rissole.core.descent import Descent, flatten, learning_rate
 from rissole.denoiser import diffusion, views
 from rissole.denoiser.conditioning import Conditioning
-from rissole.denoiser.denoiser import Denoiser
+from rissole.denoiser.denoiser import Denoiser, Network
+from rissole.denoiser.settings import LDM
 from rissole.denoiser.views import Grid, Patches
-from rissole.ground import memory, processes, runtime
-from rissole.ground.descent import Descent, flatten, learning_rate
-from rissole.ground.errors import InputError
-from rissole.ground.schema import LDM
+from rissole.harness.errors import InputError
 from rissole.latent.latents import take
 
 import torch
@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TERMS = ("loss", "validation")  # what a step of `train` measures
+VALIDATED = 256  # val images that a validation loss is taken over
+VERSION = 1  # of this loop: raise it where a change would continue a checkpoint differently
 
 
 @dataclass(frozen=True)
@@ -37,47 +39,77 @@ class Images:
         return Images(codes, None if neighbours is None else neighbours.to(device))
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from: everything that is drawn at random, for all of its images.
+
+    Attributes:
+        rows: of the images, as often as they are seen, int64 (b).
+        timestep: of each block, int64 (b, n).
+        noise: (b, c, H, W).
+        view: what the network sees of them.
+    """
+
+    rows: Tensor
+    timestep: Tensor
+    noise: Tensor
+    view: Grid | Patches
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def some(self, copies: slice) -> "Batch":
+        """That of some images only."""
+        rows, timestep, noise = (of[copies] for of in (self.rows, self.timestep, self.noise))
+        return Batch(rows, timestep, noise, self.view.some(copies))
+
+    def split(self, parts: int) -> list["Batch"]:
+        """Parts of nearly one size, of as many images as there are at most."""
+        ends = [round(i * len(self) / parts) for i in range(parts + 1)]
+        pairs = zip(ends, ends[1:], strict=False)
+        return [self.some(slice(a, b)) for a, b in pairs if a < b]
+
+
+def draw(conditioning: Conditioning, ldm: LDM, rows: Tensor, view: Grid | Patches) -> Batch:
+    """Draw timesteps and noise from torch's global generator for images `rows`, int64 (b).
+
+    Where several processes share a batch, all draw all of it and keep their share.
+    """
+    rows = rows.repeat_interleave(view.copies)
+    b, n = len(rows), view.blocks
+    drawn = {"block": (b, n), "image": (b, 1), "batch": (1, n)}[ldm.share_timestep]
+    timestep = torch.randint(ldm.timesteps, drawn, device=rows.device).expand(b, n)
+    batch = Batch(rows, timestep, conditioning.noise(b), view)
+    return batch.some(slice(processes.rank(), None, processes.count()))
+
+
 def block_loss(
-    denoiser: Denoiser,
-    conditioning: Conditioning,
-    ldm: LDM,
-    images: Images,
-    rows: Tensor,
-    view: Grid | Patches,
+    denoiser: Denoiser, conditioning: Conditioning, ldm: LDM, images: Images, batch: Batch
 ) -> Tensor:
     """The mean squared error over all blocks of a batch of images (equation 2, mean for sum).
 
-    All blocks go through the U-Net as one batch. Draws noise and timesteps from torch's global
-    generator, for the whole batch; where several processes share it, the loss is that of a share.
+    All blocks go through the U-Net as one batch.
 
     Args:
         denoiser: the network of one block.
         conditioning: gathers latents and what is told of their blocks.
-        ldm: prediction type, schedule, and what shares a timestep.
-        images: the split that `rows` (b) choose from.
-        rows: of the images, int64 (b).
-        view: what the network sees of them.
+        ldm: prediction type and schedule.
+        images: the split that the batch is of.
+        batch: images, timesteps and noise.
     """
-    rows = rows.repeat_interleave(view.copies)
-    b, n, device = len(rows), view.blocks, rows.device
-    drawn = {"block": (b, n), "image": (b, 1), "batch": (1, n)}[ldm.share_timestep]
-    timestep = torch.randint(ldm.timesteps, drawn, device=device).expand(b, n)
-    noise = conditioning.noise(b)
-    rows, timestep, noise = (processes.share(of) for of in (rows, timestep, noise))
-    view = view.share()
-    if denoiser.training and processes.count() > 1:  # masks of dropout are each process's own
-        torch.manual_seed(runtime.seeded(torch.initial_seed(), processes.rank()))
-
-    z = conditioning.grid.lay(conditioning.latents(take(images.codes, rows)))  # b c H W
-    signal = diffusion.signal(ldm.schedule, ldm.timesteps, device)[timestep]
+    view, rows = batch.view, batch.rows
+    z = conditioning.latents(take(images.codes, rows))  # b c H W
+    signal = diffusion.signal(ldm.schedule, ldm.timesteps, rows.device)[batch.timestep]
     signal = view.spread(signal, z)  # b 1 H W
-    z_t = diffusion.noised(z, noise, signal)
+    z_t = diffusion.noised(z, batch.noise, signal)
     neighbours = None if images.neighbours is None else images.neighbours[rows]
     told = conditioning.told(neighbours, z, len(rows))
-    with runtime.autocast(device):
+    with numerics.autocast(rows.device):
         context = denoiser.context(told)
-        predicted = denoiser(view.cut_noisy(z_t), timestep.flatten(), context, told.position)
-    target = view.cut(diffusion.target(ldm.prediction, z, noise, signal))
+        predicted = denoiser(
+            view.cut_noisy(z_t), batch.timestep.flatten(), context, told.position
+        )  # (b n) c h w
+    target = view.cut(diffusion.target(ldm.prediction, z, batch.noise, signal))
     answers = predicted.float().unflatten(0, (-1, len(target)))  # Patch-DM gives two for each
     return F.mse_loss(answers, target.expand_as(answers))
 
@@ -91,18 +123,29 @@ class Learner:
 
     def __init__(self, network: Denoiser):
         self.averaged = copy.deepcopy(network).eval().requires_grad_(False)
-        self.network, self.descent = network, Descent(network)
+        self.network, self.descent = network, Descent(network, copies=threads.count())
         self.averages = flatten(self.averaged)
         self.step, self.best_step = 0, 0
         self.best, self.best_validation = self.averages.clone(), float("inf")
 
-    def learn(self, loss: Tensor, ldm: LDM) -> None:
-        """One step down a loss; the decay of the average rises to `ldm.average` as they add up."""
+    def learn(self, loss_of: Callable[[Network, Batch], Tensor], batch: Batch, ldm: LDM) -> Tensor:
+        """One step down the loss of a batch, a share of it in each thread; returns the loss.
+
+        The decay of the moving average rises to `ldm.average` with the steps.
+        """
+
+        def backward(network: Network, share: Batch) -> Tensor:
+            loss = loss_of(network, share) * (len(share) / len(batch))
+            loss.backward()
+            return loss.detach()
+
+        losses = self.descent.backward(backward, batch.split(self.descent.copies))
         rate = learning_rate(self.step, ldm.steps, ldm.learning_rate, ldm.warm_up, ldm.decay_from)
-        self.descent.step(loss, rate, ldm.clip)
+        self.descent.step(rate, ldm.clip)
         decay = min(ldm.average, (1 + self.step) / (10 + self.step)) if self.step else 0.0
         self.averages.lerp_(self.descent.weights.data, 1 - decay)
         self.step += 1
+        return torch.stack(losses).sum()
 
     def judge(self, validation: float) -> None:
         """Keep the averaged weights of this step if their validation loss is the lowest so far."""
@@ -157,14 +200,17 @@ def train(
         )
     device = conditioning.device
     validated = {round(ldm.steps * (i + 1) / ldm.validations) for i in range(ldm.validations)}
-    learner.network.train()
+    learner.descent.train()
+
+    def loss_of(network: Network, share: Batch) -> Tensor:
+        return block_loss(network, conditioning, ldm, train, share)
+
     for step in range(learner.step, ldm.steps):
         rows = _batch(step, len(train.codes), ldm.batch, seed, device)
-        torch.manual_seed(runtime.seeded(seed, step))
-        view = views.drawn(conditioning.row, len(rows), device)
-        loss = block_loss(learner.network, conditioning, ldm, train, rows, view)
-        learner.learn(loss, ldm)
-        terms = {"loss": processes.mean_(loss.detach())}
+        torch.manual_seed(numerics.seeded(seed, step))
+        batch = draw(conditioning, ldm, rows, views.drawn(conditioning.row, len(rows), device))
+        loss = learner.learn(loss_of, batch, ldm)
+        terms = {"loss": processes.mean_(loss)}
         if step + 1 in validated:
             terms["validation"] = _validate(learner.averaged, conditioning, ldm, val, seed)
             learner.judge(terms["validation"])
@@ -184,20 +230,27 @@ def _batch(step: int, images: int, batch: int, seed: int, device: torch.device) 
 @lru_cache(maxsize=2)
 def _order(epoch: int, images: int, seed: int, device: torch.device) -> Tensor:
     """On the device, as a copy in each step would have the host wait for it."""
-    generator = torch.Generator().manual_seed(runtime.seeded(seed, epoch, images))
+    generator = torch.Generator().manual_seed(numerics.seeded(seed, epoch, images))
     return torch.randperm(images, generator=generator).to(device)
 
 
 @torch.no_grad()
 def _validate(
-    denoiser: Denoiser, conditioning: Conditioning, ldm: LDM, val: Images, seed: int
+    denoiser: Network, conditioning: Conditioning, ldm: LDM, val: Images, seed: int
 ) -> float:
-    torch.manual_seed(runtime.seeded(seed))
-    chosen = torch.from_numpy(runtime.evenly(len(val.codes), 256)).to(conditioning.device)
-    total = torch.zeros((), dtype=torch.float64, device=chosen.device)
+    torch.manual_seed(numerics.seeded(seed))
+    chosen = torch.from_numpy(numerics.evenly(len(val.codes), VALIDATED)).to(conditioning.device)
+    batches = []
     for rows in chosen.split(ldm.batch):
         view = views.drawn(conditioning.row, len(rows), rows.device)
-        mine = len(processes.share(rows.repeat_interleave(view.copies))) / view.copies
-        if mine:
-            total += mine * block_loss(denoiser, conditioning, ldm, val, rows, view)
+        batch = draw(conditioning, ldm, rows, view)
+        if len(batch):
+            batches.append(batch)
+
+    def loss_of(batch: Batch) -> Tensor:
+        seen = len(batch) / batch.view.copies
+        return seen * block_loss(denoiser, conditioning, ldm, val, batch).double()
+
+    total = torch.zeros((), dtype=torch.float64, device=chosen.device)
+    total += sum(threads.in_parallel(loss_of, batches))
     return processes.sum_(total).item() / len(chosen)

@@ -6,7 +6,8 @@ convolution starts at zero, and sides that the levels do not halve evenly are pa
 
 import math
 
-from rissole.ground.schema import LDM
+from rissole.core.threads import Dropout
+from rissole.denoiser.settings import LDM
 
 import torch
 import torch.nn.functional as F
@@ -127,7 +128,7 @@ class _Residual(nn.Module):
             return nn.Sequential(
                 nn.Conv2d(before, width, 3, padding=1),
                 _GroupNorm(8, width),
-                nn.Dropout(ldm.dropout),
+                Dropout(ldm.dropout),
                 nn.SiLU(),
             )
 

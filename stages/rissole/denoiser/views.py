@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from rissole.ground import processes
-from rissole.ground.schema import Variant
+from rissole.denoiser.settings import Variant
 from rissole.latent import blocks
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor
 
 
@@ -35,46 +34,31 @@ class Grid:
         numbers = list(range(self.blocks))
         return [[number] for number in numbers] if self.row.previous else [numbers]
 
-    def lay(self, z: Tensor) -> Tensor:
-        """What of latents (..., c, H, W) is denoised, as maps: these themselves."""
-        return z
-
-    def lift(self, laid: Tensor) -> Tensor:
-        """The latents (..., c, H, W) that were laid."""
-        return laid
-
     def join(self, z_blocks: Tensor) -> Tensor:
         """Blocks (b, n, c, h, w) as the maps that they were cut from."""
         return blocks.join(z_blocks, self.row.blocks)
 
     def before(self, z_blocks: Tensor) -> Tensor:
-        """Of blocks (b, n, c, h, w) that which each is told of the others: the one before it."""
+        """The block before each of blocks (b, n, c, h, w); zero before the first."""
         return torch.cat([torch.zeros_like(z_blocks[:, :1]), z_blocks[:, :-1]], 1)
 
-    def share(self) -> "Grid":
-        """What this process sees of it."""
+    def some(self, copies: slice) -> "Grid":
+        """The same for some copies of the images."""
         return self
 
     def cut(self, z: Tensor) -> Tensor:
-        """Blocks (b * n, c, h, w) of what was laid of latents (b, c, H, W)."""
+        """Blocks (b * n, c, h, w) of latents (b, c, H, W)."""
         return blocks.cut(z, self.row.blocks).flatten(0, 1)
 
     @property
     def looks_around(self) -> bool:
         """Whether a block is seen with anything else: what lies around it, or where it lies."""
-        return bool(self.row.halo or self.row.overview or self.row.coordinates)
+        return bool(self.row.halo or self.row.coordinates)
 
     def cut_noisy(self, z_t: Tensor) -> Tensor:
-        """Blocks of noisy latents as the stem sees them: with rim, overview or coordinates.
-
-        The overview is the whole noisy latent in the size of a block, by means over squares: as
-        that takes away more of the noise than of the picture, it shows large things first.
-        """
+        """Blocks of noisy latents as the stem sees them: with rim or coordinates."""
         if self.row.coordinates:
             z_t = with_coordinates(z_t)
-        if self.row.overview:
-            small = F.avg_pool2d(z_t, self.row.blocks).repeat_interleave(self.blocks, 0)
-            return torch.cat([self.cut(z_t), small], 1)
         if not self.row.halo:
             return self.cut(z_t)
         return blocks.cut_with_halo(z_t, self.row.blocks, self.row.halo).flatten(0, 1)
@@ -83,62 +67,6 @@ class Grid:
         """Numbers of blocks (b, n) as maps (b, 1, H, W) over latents z (b, c, H, W)."""
         maps = rearrange(per_block, "b (i j) -> b 1 i j", i=self.row.blocks)
         return F.interpolate(maps, size=z.shape[-2:], mode="nearest")
-
-
-class Cascade(Grid):
-    """A small whole latent and then all blocks, each told of it and of nothing else.
-
-    The small one is the whole in the size of a block, by means over squares, and is denoised by the
-    same network as if it were a block, with the neighbours shrunk likewise; blocks are told it
-    clean, in training the true one. All of them are laid in one column, the small one on top.
-    """
-
-    @property
-    def blocks(self) -> int:
-        """The blocks, and the small latent."""
-        return self.row.blocks**2 + 1
-
-    @property
-    def turns(self) -> list[list[int]]:
-        """The small latent first, then all blocks together."""
-        return [[0], list(range(1, self.blocks))]
-
-    def lay(self, z: Tensor) -> Tensor:
-        """The column (..., c, n h, w) of what latents (..., c, H, W) are made of."""
-        p = self.row.blocks
-        small = reduce(z, "... c (h i) (w j) -> ... 1 c h w", "mean", i=p, j=p)
-        parts = [small, blocks.cut(z, p)]
-        return rearrange(torch.cat(parts, -4), "... n c h w -> ... c (n h) w")
-
-    def lift(self, laid: Tensor) -> Tensor:
-        """The latents (..., c, H, W) that the blocks of a column make."""
-        return blocks.join(self._parts(laid)[..., 1:, :, :, :], self.row.blocks)
-
-    def join(self, z_blocks: Tensor) -> Tensor:
-        """The column (b, c, n h, w) of the small latent and the blocks (b, n, c, h, w)."""
-        return rearrange(z_blocks, "b n c h w -> b c (n h) w")
-
-    def before(self, z_blocks: Tensor) -> Tensor:
-        """The small latent, for each of the blocks, and nothing for itself."""
-        small = z_blocks[:, :1]
-        return torch.cat([torch.zeros_like(small), small.expand_as(z_blocks[:, 1:])], 1)
-
-    def cut(self, z: Tensor) -> Tensor:
-        """The small latents and the blocks (b * n, c, h, w) of columns (b, c, n h, w)."""
-        return self._parts(z).flatten(0, 1)
-
-    def spread(self, per_block: Tensor, z: Tensor) -> Tensor:
-        """Numbers (b, n) as maps (b, 1, n h, 1) over columns (b, c, n h, w)."""
-        each = z.shape[-2] // self.blocks
-        return per_block.repeat_interleave(each, 1)[:, None, :, None]
-
-    def _parts(self, laid: Tensor) -> Tensor:
-        return rearrange(laid, "... c (n h) w -> ... n c h w", n=self.blocks)
-
-
-def grid(row: Variant) -> Grid:
-    """How the images of a row are cut."""
-    return Cascade(row) if row.cascade else Grid(row)
 
 
 @dataclass(frozen=True)
@@ -165,9 +93,9 @@ class Patches:
         """Of an image in a batch."""
         return self.parts
 
-    def share(self) -> "Patches":
-        """What this process sees of them."""
-        return Patches(self.row, self.parts, processes.share(self.top), processes.share(self.left))
+    def some(self, copies: slice) -> "Patches":
+        """The same for some copies of the images."""
+        return Patches(self.row, self.parts, self.top[copies], self.left[copies])
 
     def cut(self, z: Tensor) -> Tensor:
         """The patch of each of latents (b, c, H, W): (b, c, h, w)."""
@@ -195,7 +123,7 @@ def drawn(row: Variant, images: int, device: torch.device) -> Grid | Patches:
     generator; one size serves the whole batch.
     """
     if not row.patches:
-        return grid(row)
+        return Grid(row)
     shares = torch.tensor([of.share for of in row.patches]).cumsum(0)
     parts = row.patches[min(int((torch.rand(()) > shares).sum()), len(shares) - 1)].parts
     if parts == 1:

@@ -4,22 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rissole.core import files
 from rissole.dataset import images
 from rissole.denoiser import conditioning, denoiser
 from rissole.denoiser.conditioning import Conditioning
 from rissole.drawing import samplers, sampling
+from rissole.drawing.settings import Row, Sample
 from rissole.first_stage import vqgan
-from rissole.ground import files, schema
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.latent import latents
-from rissole.latent.latents import read_neighbours
+from rissole.latent.latents import Latents, read_neighbours
+from rissole.latent.pixels import Pixels
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-LATENTS, VQGAN = Path("data/latents"), Path("data/vqgan/vqgan.safetensors")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Drawing:
         seed: of the noise.
         checkpoint: SHA-256 of the denoiser's file.
         network: the denoiser.
+        told: the train images, as it is told of them.
         conditioning: what it is told.
         first_stage: decodes.
         database: the train latents, wherever they are.
@@ -38,10 +39,11 @@ class Drawing:
         neighbours: rows of their neighbours in the database, (n, k), or None.
     """
 
-    sample: schema.Sample
+    sample: Sample
     seed: int
     checkpoint: str
     network: denoiser.Denoiser
+    told: Latents | Pixels
     conditioning: Conditioning
     first_stage: vqgan.VQGAN
     database: latents.Latents
@@ -107,32 +109,63 @@ class Drawing:
         return samplers.build(self.network.ldm, self.sample, self.conditioning.limit)
 
 
-def read(row: schema.Row, sample: schema.Sample, device: torch.device) -> Drawing:
+@dataclass(frozen=True)
+class Paths:
+    """Where what a row draws with lies.
+
+    Attributes:
+        split: folder of the pictures.
+        latents: folder.
+        vqgan: file of the first stage.
+        denoiser: file of the weights.
+        table: folder of the neighbour table, where the row retrieves.
+    """
+
+    split: Path
+    latents: Path
+    vqgan: Path
+    denoiser: Path
+    table: Path
+
+    @classmethod
+    def of(cls, row: Row, data: Path) -> "Paths":
+        """Those of a row, below a folder that holds the outputs of all stages."""
+        return cls(
+            split=data / "split",
+            latents=data / "latents",
+            vqgan=data / "vqgan/vqgan.safetensors",
+            denoiser=data / "ldm" / row.variant / "best.safetensors",
+            table=data / row.context,
+        )
+
+
+def read(row: Row, sample: Sample, paths: Paths, device: torch.device) -> Drawing:
     """Read what a row draws with.
 
     Args:
         row: variant, context and seed.
         sample: section `sample` as the row changes it.
+        paths: of all of it.
         device: to draw on.
 
     Raises:
         InputError: there are fewer queries than images, or not the k neighbours that the variant
             was trained with; or denoiser, latents, neighbours and VQ-GAN do not belong together.
     """
-    weights = Path(f"data/ldm/{row.variant}/best.safetensors")
-    database = latents.read(LATENTS, "train")
-    network = denoiser.load(weights, database).to(device)
-    told = conditioning.database(network.row, row.context, database).to(device)
+    database = latents.read(paths.latents, "train")
+    network = denoiser.load(paths.denoiser, database).to(device)
+    told = conditioning.database(network.row, database, paths.table, paths.split).to(device)
     queries = neighbours = None
     if network.row.neighbours != "none":
-        queries, neighbours = _read_queries(row, network, sample.images, database)
+        queries, neighbours = _read_queries(row, network, sample.images, database, paths.table)
     return Drawing(
         sample=sample,
         seed=network.row.seed if row.seed is None else row.seed,
-        checkpoint=files.digest(weights),
+        checkpoint=files.digest(paths.denoiser),
         network=network,
+        told=told,
         conditioning=Conditioning(network.row, told, network.ldm.normalise),
-        first_stage=vqgan.load(VQGAN, database.first_stage).to(device),
+        first_stage=vqgan.load(paths.vqgan, database.first_stage).to(device),
         database=database,
         queries=queries,
         neighbours=neighbours,
@@ -140,9 +173,9 @@ def read(row: schema.Row, sample: schema.Sample, device: torch.device) -> Drawin
 
 
 def _read_queries(
-    row: schema.Row, network: denoiser.Denoiser, images: int, database: latents.Latents
+    row: Row, network: denoiser.Denoiser, images: int, database: latents.Latents, table: Path
 ) -> tuple[np.ndarray, Tensor]:
-    path = Path(f"data/{row.context}/queries.parquet")
+    path = table / "queries.parquet"
     queries, neighbours = read_neighbours(path, database)
     if len(queries) < images:
         raise InputError(
@@ -150,7 +183,7 @@ def _read_queries(
             " fewer, or raise `queries` where there are more train images"
         )
     k = network.sizes["k"]
-    if network.row.neighbours in conditioning.STACKED and neighbours.shape[1] != k:
+    if network.row.neighbours == "stack" and neighbours.shape[1] != k:
         raise InputError(
             f"{path}: {neighbours.shape[1]} neighbours each; variant {row.variant} was trained with"
             f" {k} and, stacking them, takes no other number; name another `context` in the row"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from rissole.denoiser import diffusion
-from rissole.ground.schema import LDM, Sample
+from rissole.denoiser.settings import LDM
+from rissole.drawing.settings import Sample
 
 import numpy as np
 import torch

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from rissole.core import numerics
 from rissole.denoiser.conditioning import Conditioning, Told
 from rissole.denoiser.denoiser import Denoiser
 from rissole.drawing import samplers
 from rissole.drawing.samplers import Sampler
-from rissole.ground import runtime
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ def sample_latents(
     side = conditioning.row.blocks
     block = channels, height // side, width // side
     generators = [
-        [torch.Generator().manual_seed(runtime.seeded(seed, i, j)) for j in range(n)]
+        [torch.Generator().manual_seed(numerics.seeded(seed, i, j)) for j in range(n)]
         for i in images
     ]
     noise = [[torch.randn(block, generator=g) for g in gs] for gs in generators]
@@ -50,22 +50,22 @@ def sample_latents(
     for some in grid.turns:
         told = conditioning.told(neighbours, grid.join(z), b)
         told = _only(told, some, b, n)
-        with runtime.autocast(device):
+        with numerics.autocast(device):
             context = denoiser.context(told)
 
         def predict(z_t: Tensor, timestep: int, told=told, context=context) -> Tensor:
             if grid.looks_around:
                 z_t = grid.cut_noisy(grid.join(z_t.unflatten(0, (b, n))))
             steps = torch.full((len(z_t),), timestep, device=device)
-            with runtime.autocast(device):
+            with numerics.autocast(device):
                 return denoiser(z_t, steps, context, told.position).float()
 
         chosen = [gs[j] for gs in generators for j in some]
         for z_t in samplers.denoise(predict, sampler, z[:, some].flatten(0, 1), chosen):
             z = z.clone()  # who watches may keep the one before
             z[:, some] = z_t.unflatten(0, (b, len(some)))
-            watch(grid.lift(grid.join(z)))
-    return grid.lift(grid.join(z))
+            watch(grid.join(z))
+    return grid.join(z)
 
 
 def _only(told: Told, some: list[int], b: int, n: int) -> Told:

@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rissole.ground import command, config, files, schema
-from rissole.ground.errors import InputError
+from rissole.core import config, files
+from rissole.dataset.settings import Data
+from rissole.denoiser.settings import Variant, find_variant
+from rissole.drawing.settings import Row, row_sample
+from rissole.harness import run
+from rissole.harness.errors import InputError
 from rissole.judging import scores
 from rissole.report import gallery
 from rissole.results.objections import objections
+from rissole.retrieval.settings import find_retrieval
 
-DATA_CARD = Path("data/split/DATA_CARD.md")
 MEANS = {
     "own_query": "they are their own query images, painted anew",
     "pasted": "they are pasted of parts of their neighbours",
@@ -35,30 +39,31 @@ class Measured:
         return objections(self.audit, self.fid, self.reference)
 
 
-def read_measured(row: str) -> Measured:
+def read_measured(metrics: Path, row: str) -> Measured:
     """What was measured of a row.
 
     Raises:
         InputError: it was not drawn, audited and scored yet.
     """
-    paths = [files.measured(kind, row) for kind in ("fid", "audit")]
-    paths = [Path(f"data/samples/{row}/samples.parquet"), *paths, Path("metrics/reference.json")]
+    paths = [files.measured(metrics, kind, row) for kind in ("fid", "audit")]
+    paths += [metrics / "reference.json"]
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise InputError(
             f"row {row} has not been drawn, audited and scored yet ({missing[0]} does not exist);"
-            f" run `dvc repro {command.address('compute_fid', row)}`"
+            f" run `dvc repro {run.address('compute_fid', row)}`"
         )
-    return Measured(*map(files.read_json, paths[1:]))
+    return Measured(*map(files.read_json, paths))
 
 
 def page(
     row: str,
-    of: schema.Row,
+    of: Row,
     settings: config.Settings,
     measured: Measured,
     packages: list[str],
     size: int,
+    data_card: Path,
 ) -> str:
     """The card as Markdown, with the header that model hubs read.
 
@@ -69,8 +74,9 @@ def page(
         measured: what was measured of it.
         packages: what must be installed, as lines for pip.
         size: of the folder, in bytes.
+        data_card: of the images.
     """
-    variant, sample = settings.variant(of.variant), settings.row_sample(row)
+    variant, sample = find_variant(settings, of.variant), row_sample(settings, row)
     return f"""---
 library_name: diffusers
 license: other
@@ -112,7 +118,7 @@ pipe(num_images=16, seed=0).images  # a list of PIL images
 trust_remote_code=True)` loads the same.
 
 Images are those of the project's own run bit by bit, on a CPU of the same kind, for the same seed
-(by default the row's), with `torch.set_num_threads({settings.threads})` and whole batches of
+(by default the row's), with `torch.set_num_threads(1)` and whole batches of
 {sample.batch}. No file of the folder is a pickle, and damage to one is noticed.
 
 To publish it: `hf upload NAME DIR` (think of the data first, below). Who wants it from there:
@@ -128,7 +134,7 @@ To publish it: `hf upload NAME DIR` (think of the data first, below). Who wants 
 
 ## Data
 
-{_data_card()}
+{_data_card(data_card)}
 
 **The folder holds the training images** in small: `database/` has the codes of all of them, which
 the first stage decodes, as it must to tell the denoiser of neighbours. Hand it on only where you
@@ -150,14 +156,14 @@ The code and the weights are under the MIT licence (LICENSE); what the data allo
 
 
 def _side(settings: config.Settings) -> str:
-    return f"{settings.data.size} x {settings.data.size}"
+    return f"{settings.section(Data).size} x {settings.section(Data).size}"
 
 
-def _retrieving(variant: schema.Variant, settings: config.Settings, of: schema.Row) -> str:
+def _retrieving(variant: Variant, settings: config.Settings, of: Row) -> str:
     """The lines of code that take a query, where the model can."""
     if variant.neighbours == "none":
         return ""
-    table = settings.retrieval(of.context.removeprefix("neighbours/"))
+    table = find_retrieval(settings, of.context.removeprefix("neighbours/"))
     if table.query == "embedding":
         return ""
     return """pipe(num_images=4, query="a.png")  # told its neighbours; PIL images and lists will do
@@ -223,8 +229,8 @@ def accusations(audit: dict) -> str:
     return " and ".join(MEANS[name] for name in audit["accused"])
 
 
-def _data_card() -> str:
+def _data_card(path: Path) -> str:
     """The data card of the split, without its own heading."""
-    if not DATA_CARD.exists():
-        raise InputError(f"{DATA_CARD} does not exist; `dvc repro split_data` makes it")
-    return DATA_CARD.read_text("utf-8").partition("\n")[2].strip()
+    if not path.exists():
+        raise InputError(f"{path} does not exist; `dvc repro split_data` makes it")
+    return path.read_text("utf-8").partition("\n")[2].strip()

@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rissole.dataset import images, sources
-from rissole.dataset.images import Picture
+from rissole.dataset import images, prepare, sources
+from rissole.dataset.prepare import Picture
 from rissole.dataset.sources import Record
 from rissole.first_stage.vqgan import VQGAN
-from rissole.ground import schema
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.latent.latents import Latents
 from rissole.latent.pixels import Pixels
 from rissole.retrieval import neighbours, search
+from rissole.retrieval.settings import Retrieval
 from rissole.retrieval.vectors import Vectors
 
 import numpy as np
@@ -45,7 +45,7 @@ class Database:
 
     latents: Latents
     told: Latents | Pixels
-    retrieval: schema.Retrieval | None
+    retrieval: Retrieval | None
     blocks: int
     queries: np.ndarray | None = None
     neighbours: Tensor | None = None
@@ -143,7 +143,7 @@ def of_images(asked: list, shipped: Latents, first_stage: VQGAN) -> Latents:
     """
     pictures = []
     for number, image in enumerate(asked):
-        picture = images.prepare(_record(image), side(first_stage, shipped))
+        picture = prepare.prepare(_record(image), side(first_stage, shipped))
         if isinstance(picture, str):
             name = "" if isinstance(image, Image.Image) else f", {image},"
             raise InputError(f"query {number}{name} cannot be read: {picture}; give another image")
@@ -185,7 +185,7 @@ def _read(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(records), TOGETHER):
             some = records[start : start + TOGETHER]
-            read = list(pool.map(lambda record: images.prepare(record, size), some))
+            read = list(pool.map(lambda record: prepare.prepare(record, size), some))
             pictures = [picture.pixels for picture in read if isinstance(picture, Picture)]
             encoded = iter(encode(first_stage, np.stack(pictures)) if pictures else ())
             for record, picture in zip(some, read, strict=True):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from rissole.auditing import audit, copies
 from rissole.auditing.copies import Found
+from rissole.core import numerics
 from rissole.export.database import Database
-from rissole.ground import runtime
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class LeakCheck:
         self.table = self.latents.table(normalise=True)
         z = self.latents.look_up(self.table)
         self.views = self._views(z)
-        self.held_out = runtime.evenly(len(z), HELD_OUT)
+        self.held_out = numerics.evenly(len(z), HELD_OUT)
         own = torch.from_numpy(self.held_out)
         table = database.neighbours[np.argsort(database.queries)]
         parts = torch.from_numpy(self.held_out).split(64)

@@ -7,14 +7,16 @@ the whole folder, so that a changed file is refused whichever part is read first
 import sys
 from pathlib import Path
 
+from rissole.core import files
 from rissole.denoiser import denoiser
+from rissole.drawing.settings import Sample
 from rissole.export.database import Database
 from rissole.first_stage import vqgan
-from rissole.ground import files, schema
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.latent import embeddings, latents
 from rissole.latent.latents import Latents
 from rissole.latent.pixels import Pixels
+from rissole.retrieval.settings import Retrieval
 
 from diffusers import ModelMixin, SchedulerMixin
 
@@ -53,10 +55,10 @@ class SchedulerPart(SchedulerMixin):
     """Folder scheduler: rule, steps and batch; schedule and target are the denoiser's."""
 
     @classmethod
-    def from_pretrained(cls, folder: str, **settings) -> schema.Sample:
+    def from_pretrained(cls, folder: str, **settings) -> Sample:
         """Section `sample` of the row."""
         content = files.read_json(checked(folder) / "scheduler/scheduler_config.json")
-        return schema.Sample(**{name: content[name] for name in schema.Sample.model_fields})
+        return Sample(**{name: content[name] for name in Sample.model_fields})
 
 
 class DatabasePart(ModelMixin):
@@ -72,7 +74,7 @@ class DatabasePart(ModelMixin):
         about, told = files.read_json(folder / "retrieval.json"), _told(folder, known)
         if about["table"] is None:
             return Database(known, told, None, about["blocks"])
-        table = schema.Retrieval.model_validate(about["table"])
+        table = Retrieval.model_validate(about["table"])
         ids, neighbours = latents.read_neighbours(folder / "queries.parquet", known)
         return Database(known, told, table, about["blocks"], known.rows(ids), neighbours)
 

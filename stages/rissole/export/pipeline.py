@@ -11,12 +11,12 @@ from pathlib import Path
 
 from rissole.denoiser.conditioning import Conditioning
 from rissole.drawing.drawing import Drawing
+from rissole.drawing.settings import Sample
 from rissole.export import database as databases
 from rissole.export.database import Database
 from rissole.export.leaks import LeakCheck, Leaks
 from rissole.export.parts import DenoiserPart, FirstStagePart
-from rissole.ground.errors import InputError
-from rissole.ground.schema import Sample
+from rissole.harness.errors import InputError
 from rissole.pretrained import compat
 
 import numpy as np
@@ -153,8 +153,8 @@ class RissolePipeline(DiffusionPipeline):
         queries in their order. On a CPU they are equal to them bit by bit as far as their last
         bits do not depend on what is computed beside them: for the same `batch_size`, with the
         same images in a batch (so many as to fill it, or all), with the same number of threads
-        (`torch.set_num_threads`; that of the row is in the model card), version of torch and kind
-        of processor. Image i is otherwise the same up to rounding, however many are drawn.
+        (`torch.set_num_threads`: the project draws each batch by one), version of torch and kind of
+        processor. Image i is otherwise the same up to rounding, however many are drawn.
 
         Args:
             num_images: how many; one for each query if left out.
@@ -191,6 +191,7 @@ class RissolePipeline(DiffusionPipeline):
             seed=seed,
             checkpoint=self.config["checkpoint"],
             network=self.denoiser.network,
+            told=database.told,
             conditioning=Conditioning(
                 self.denoiser.network.row,
                 database.told.to(self.device),

@@ -5,8 +5,9 @@ Images are (b, 3, H, W) of range -1..1; every term is a mean over the images.
 
 from pathlib import Path
 
-from rissole.ground import processes, schema
-from rissole.ground.errors import InputError
+from rissole.core import processes
+from rissole.first_stage.settings import VQGANSettings
+from rissole.harness.errors import InputError
 from rissole.pretrained import efficientnet, weights
 
 import torch
@@ -21,7 +22,7 @@ def reconstruction(x: Tensor, x_hat: Tensor, l1: float, l2: float) -> Tensor:
     return l1 * F.l1_loss(x_hat, x) + l2 * F.mse_loss(x_hat, x)
 
 
-def perceptual(settings: schema.VQGAN) -> nn.Module | None:
+def perceptual(settings: VQGANSettings) -> nn.Module | None:
     """The distance network that the settings name, frozen; None where they name none.
 
     Raises:
@@ -34,7 +35,7 @@ def perceptual(settings: schema.VQGAN) -> nn.Module | None:
     return LiteDistance()
 
 
-def given_weights(settings: schema.VQGAN) -> list[Path]:
+def given_weights(settings: VQGANSettings) -> list[Path]:
     """The files of the user's that the distance is made of, as far as they are there."""
     if settings.perceptual != "lpips":
         return []

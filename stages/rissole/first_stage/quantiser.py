@@ -6,7 +6,8 @@ come from elsewhere. They compute in float32, whatever precision surrounds them.
 
 import math
 
-from rissole.ground import processes, schema
+from rissole.core import processes
+from rissole.first_stage.settings import FSQ, VQ
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
-def build(settings: schema.FSQ | schema.VQ) -> nn.Module:
+def build(settings: FSQ | VQ) -> nn.Module:
     """The quantiser that the settings describe."""
     if settings.kind == "fsq":
         return FSQ(settings.levels)

@@ -5,9 +5,10 @@ Letters of tensor shapes: b images, C latent channels, h w sides of the latent, 
 
 from pathlib import Path
 
+from rissole.core import files, fingerprint
 from rissole.first_stage import quantiser
-from rissole.ground import files, identity, schema
-from rissole.ground.errors import InputError
+from rissole.first_stage.settings import VQGANSettings
+from rissole.harness.errors import InputError
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ class VQGAN(nn.Module):
     Each of `settings.widths` halves the side. Images are (b, 3, H, W) of range -1..1.
     """
 
-    def __init__(self, settings: schema.VQGAN):
+    def __init__(self, settings: VQGANSettings):
         super().__init__()
         self.settings = settings
         self.quantiser = quantiser.build(settings.quantiser)
@@ -144,10 +145,12 @@ def load(path: Path, digest: str | None = None) -> VQGAN:
         InputError: the file is not a VQ-GAN's, or not that one's.
     """
     if digest is not None:
-        identity.check(path, files.digest(path), digest, "not the VQ-GAN that encoded data/latents")
+        fingerprint.check(
+            path, files.digest(path), digest, "not the VQ-GAN that encoded data/latents"
+        )
     tensors, about = files.read_tensors(path)
     try:
-        model = VQGAN(schema.VQGAN.model_validate(about["settings"]))
+        model = VQGAN(VQGANSettings.model_validate(about["settings"]))
         model.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())[:200]

@@ -1,23 +1,16 @@
 """Features on disk, with a key of what they were made of: taken once, and never mixed up."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rissole.ground import files, identity
-from rissole.ground.errors import InputError
+from rissole.core import files, fingerprint
+from rissole.harness.errors import InputError
 from rissole.judging.judges import Judge
 from rissole.judging.scores import Features
 
 import numpy as np
 import pyarrow as pa
-
-
-def digest(pictures: np.ndarray) -> str:
-    """SHA-256 of pictures uint8 (n, h, w, 3), their number and size among it."""
-    about = json.dumps(pictures.shape).encode()
-    return hashlib.sha256(about + np.ascontiguousarray(pictures).tobytes()).hexdigest()
 
 
 def write(
@@ -41,7 +34,6 @@ def write(
     """
     seen = {name: judge(pictures) for name, judge in look.items()}
     about = {
-        "images": digest(pictures),
         "judges": json.dumps({name: judge.key for name, judge in look.items()}),
         "latents": latents,
     }
@@ -57,13 +49,11 @@ class Seen:
     Attributes:
         by_judge: float32 (n, d) by name.
         judges: the key of each.
-        images: digest of the pictures.
         latents: identity of those that the pictures belong to.
     """
 
     by_judge: dict[str, np.ndarray]
     judges: dict[str, str]
-    images: str
     latents: str
 
 
@@ -72,8 +62,7 @@ def read(path: Path) -> Seen:
     table = files.read_table(path)
     judges = json.loads(table.schema.metadata[b"judges"])
     by_judge = {name: files.lists_array(table[name]) for name in judges}
-    said = (table.schema.metadata[name].decode() for name in (b"images", b"latents"))
-    return Seen(by_judge, judges, *said)
+    return Seen(by_judge, judges, table.schema.metadata[b"latents"].decode())
 
 
 def read_reference(folder: Path, judges: dict[str, str], latents: str) -> dict[str, Features]:
@@ -91,7 +80,7 @@ def read_reference(folder: Path, judges: dict[str, str], latents: str) -> dict[s
     seen = {name: read(folder / f"{name}.parquet") for name in ("train", "val", "reconstructed")}
     for name, of in seen.items():
         other = "features of images that belong to other latents than the drawn ones"
-        identity.check(folder / f"{name}.parquet", of.latents, latents, other)
+        fingerprint.check(folder / f"{name}.parquet", of.latents, latents, other)
         if of.judges != judges:
             raise InputError(
                 f"{folder}/{name}.parquet: its features were made by {of.judges}, those of the"

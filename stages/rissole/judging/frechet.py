@@ -7,7 +7,7 @@ what a perfect model would score, `at_infinity` what a row would score if it dre
 
 from dataclasses import dataclass
 
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.pretrained import compat
 
 import numpy as np

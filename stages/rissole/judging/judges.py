@@ -8,8 +8,10 @@ comes first, and its distances alone are FID and KID.
 from dataclasses import dataclass
 from pathlib import Path
 
-from rissole.ground import files, processes, runtime, schema
-from rissole.ground.errors import InputError
+from rissole.core import files, processes
+from rissole.harness.errors import InputError
+from rissole.harness.progress import progress
+from rissole.judging.settings import JudgeSettings
 from rissole.pretrained import compat, efficientnet, weights
 
 import numpy as np
@@ -49,12 +51,15 @@ class Judge:
             pictures = torch.tensor(images[start : start + self.batch], device=device)
             return self.net(pictures.movedim(-1, 1)).float().cpu().numpy()
 
-        seen = processes.in_turn(starts, look)
-        seen = runtime.progress(seen, self.name, " images", len(starts), self.batch)
-        return np.concatenate([features for _, features in seen])
+        seen = []
+        with progress(self.name, " images", len(starts), self.batch) as advance:
+            for _, features in processes.in_turn(starts, look):
+                seen.append(features)
+                advance()
+        return np.concatenate(seen)
 
 
-def open(settings: schema.Judge, device: torch.device | str = "cpu") -> dict[str, Judge]:
+def open(settings: JudgeSettings, device: torch.device | str = "cpu") -> dict[str, Judge]:
     """The first and the second judge, by name.
 
     Raises:

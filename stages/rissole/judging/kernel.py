@@ -1,6 +1,6 @@
 """The kernel distance of two sets of features: without a floor, and with an interval beside it."""
 
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 
 import numpy as np
 

@@ -11,7 +11,7 @@ another copy: else the same constant features on both sides would score 0.
 
 from math import prod
 
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 
 import numpy as np
 import torch

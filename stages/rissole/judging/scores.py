@@ -7,8 +7,8 @@ so rows are ranked by the distance of what no copy test has named.
 
 from dataclasses import dataclass
 
-from rissole.ground import runtime
-from rissole.ground.errors import InputError
+from rissole.core import numerics
+from rissole.harness.errors import InputError
 from rissole.judging import frechet, manifold
 from rissole.judging.kernel import kernel
 
@@ -152,7 +152,7 @@ def reference(judge: str, true: Features, perfect: np.ndarray) -> dict:
 
 
 def _as_many(true: Features, n: int) -> np.ndarray:
-    return true.train[runtime.evenly(len(true.train), n)]
+    return true.train[numerics.evenly(len(true.train), n)]
 
 
 def _floor(true: Features, n: int) -> float:

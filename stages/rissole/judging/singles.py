@@ -1,6 +1,6 @@
 """Scores of single images, and what goes with them."""
 
-from rissole.ground import runtime
+from rissole.core import numerics
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     assert np.isfinite(x).all() and np.isfinite(y).all()
     x, y = (np.argsort(np.argsort(values)).astype(float) for values in (x, y))
     x, y = ((values - values.mean()) / values.std() for values in (x, y))
-    draw = np.random.default_rng(runtime.seeded(len(x)))
+    draw = np.random.default_rng(numerics.seeded(len(x)))
     shuffled = [abs((x * draw.permutation(y)).mean()) for _ in range(SHUFFLES)]
     rho, chance = (x * y).mean(), np.quantile(shuffled, 0.95)
     return {"rho": round(float(rho), 4), "chance": round(float(chance), 4)}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from rissole.ground import files, identity, memory
-from rissole.ground.errors import InputError
+from rissole.core import files, fingerprint, memory
+from rissole.harness.errors import InputError
 from rissole.latent.latents import Latents, check_table
 
 import numpy as np
@@ -50,7 +50,7 @@ def read_parts(folder: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarra
     for path in _paths(folder, split):
         table = files.read_table(path)
         said = (table.schema.metadata or {}).get(b"encoder", b"").decode()
-        identity.check(path, said, known, "made by another encoder than the files beside it")
+        fingerprint.check(path, said, known, "made by another encoder than the files beside it")
         yield table["id"].to_numpy(), _vectors(table)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rissole.ground import files, identity, memory
-from rissole.ground.errors import InputError
+from rissole.core import files, fingerprint, memory
+from rissole.harness.errors import InputError
 
 import numpy as np
 import pyarrow as pa
@@ -160,7 +160,9 @@ def read_neighbours(path: Path, train: Latents) -> tuple[np.ndarray, Tensor]:
 def check_table(path: Path, table: pa.Table, latents: Latents) -> None:
     """Raise InputError unless a table says that it was made of these latents."""
     said = (table.schema.metadata or {}).get(b"latents", b"").decode()
-    identity.check(path, said, latents.identity, "made of other latents than those of data/latents")
+    fingerprint.check(
+        path, said, latents.identity, "made of other latents than those of data/latents"
+    )
 
 
 def write_part(
@@ -234,11 +236,11 @@ def read_parts(folder: Path, split: str) -> Iterator[Latents]:
     manifest = files.read_record(folder / "manifest.json")
     path, other = folder / "codebook.safetensors", "not the file that manifest.json names"
     tensors, _ = files.read_tensors(path)
-    identity.check(path, files.digest(path), manifest["codebook"], other)
+    fingerprint.check(path, files.digest(path), manifest["codebook"], other)
     for name, of in manifest[split].items():
         path = folder / f"{name}.parquet"
         table = files.read_table(path)
-        identity.check(path, files.digest(path), of["sha256"], other)
+        fingerprint.check(path, files.digest(path), of["sha256"], other)
         yield Latents(
             ids=table["id"].to_numpy(),
             originals=table["original"].to_numpy(),

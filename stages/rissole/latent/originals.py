@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rissole.core import files
 from rissole.dataset import images
-from rissole.ground import files
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.latent import blocks, latents
 
 import numpy as np

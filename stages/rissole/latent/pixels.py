@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rissole.core import memory
 from rissole.dataset import images
-from rissole.ground import memory
 from rissole.latent.latents import Latents
 
 import numpy as np

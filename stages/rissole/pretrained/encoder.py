@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from rissole.ground import files, schema
-from rissole.ground.errors import InputError
+from rissole.core import files
+from rissole.harness.errors import InputError
 from rissole.pretrained import compat, efficientnet, weights
+from rissole.pretrained.settings import EncoderSettings
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ class Encoder:
         return F.normalize(self.net((pictures + 1) * 127.5).float(), dim=1)
 
 
-def open(settings: schema.Encoder, device: torch.device | str = "cpu") -> Encoder:
+def open(settings: EncoderSettings, device: torch.device | str = "cpu") -> Encoder:
     """The encoder that section `encoder` names.
 
     Raises:

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 
 import torch
 

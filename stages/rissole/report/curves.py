@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.latent import latents
 from rissole.report import figures
 
@@ -10,19 +10,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-LOSS = Path("metrics/loss")
 
-
-def losses(variants: list[str]) -> list[dict]:
+def losses(folder: Path, variants: list[str]) -> list[dict]:
     """A figure for the first stage and for each variant: `title`, `svg`, `alt`, `last`.
+
+    Args:
+        folder: of the curves.
+        variants: their names.
 
     Raises:
         InputError: a curve is missing or broken.
     """
-    curves = {name: _read(LOSS / f"{name}.csv") for name in variants}
+    curves = {name: _read(folder / f"{name}.csv") for name in variants}
     band = _band(list(curves.values()))
     return [
-        _figure("the first stage", "vqgan", _read(LOSS / "vqgan.csv"), None),
+        _figure("the first stage", "vqgan", _read(folder / "vqgan.csv"), None),
         *(_figure(name, name, curve, band) for name, curve in curves.items()),
     ]
 

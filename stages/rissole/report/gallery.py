@@ -1,11 +1,14 @@
 """The samples of all rows side by side, and what a clicked one shows, as the page's data."""
 
+from rissole.core.config import Settings
 from rissole.denoiser import views
-from rissole.ground.config import Settings
+from rissole.denoiser.settings import find_variant
+from rissole.drawing.settings import find_row
 from rissole.latent import originals
 from rissole.latent.originals import Original
 from rissole.report import webp
 from rissole.report.shown import Shown
+from rissole.retrieval.settings import find_retrieval
 
 # Of the page's 5 MB, bytes that data URIs may take: samples and their mosaics, train images,
 # steps of the denoising. Two thirds of the pictures are steps, and noise is dear.
@@ -16,7 +19,6 @@ TOLD = {  # how neighbours enter
     "stack": "stacked by rank",
     "set": "as a set",
     "tokens": "as an embedding each",
-    "both": "stacked by rank, and pooled",
 }
 
 
@@ -27,8 +29,8 @@ def describe(settings: Settings, row: str) -> str:
         settings: of the run.
         row: of the table.
     """
-    of = settings.row(row)
-    variant = settings.variant(of.variant)
+    of = find_row(settings, row)
+    variant = find_variant(settings, of.variant)
     side = variant.blocks
     parts = ["drawn whole" if side == 1 else f"{side} × {side} blocks"]
     if variant.space == "pixel":
@@ -38,12 +40,12 @@ def describe(settings: Settings, row: str) -> str:
     if variant.neighbours == "none":
         parts.append("told no neighbours")
     else:
-        table = settings.retrieval(of.context.partition("/")[2])
+        table = find_retrieval(settings, of.context.partition("/")[2])
         query = table.query.replace("_", " ")
         parts.append(f"told {table.k} neighbours by {query}, {TOLD[variant.neighbours]}")
         if table.exclude == "none":
             parts.append("the query itself not excluded")
-    named = ("position", "previous", "overview", "cascade", "coordinates")
+    named = ("position", "previous", "coordinates")
     parts += [f"+ {name}" for name in named if getattr(variant, name)]
     if variant.halo:
         parts.append(f"+ halo of {variant.halo}")
@@ -54,7 +56,7 @@ def describe(settings: Settings, row: str) -> str:
 
 def turns(settings: Settings, row: str) -> int:
     """In how many turns, each of all steps, the blocks of a row are drawn."""
-    return len(views.grid(settings.variant(settings.row(row).variant)).turns)
+    return len(views.Grid(find_variant(settings, find_row(settings, row).variant)).turns)
 
 
 def build(

@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rissole.ground import files, identity, runtime
-from rissole.ground.errors import InputError
+from rissole.core import files, fingerprint
+from rissole.harness.errors import InputError
+from rissole.harness.run import slug
 
 import yaml
 
-SECONDS = identity.folder("seconds")  # where stages note how long they took
+SECONDS = fingerprint.folder("seconds")  # where stages note how long they took
 
 
 @dataclass(frozen=True)
@@ -139,5 +140,5 @@ def _reaches(waits: dict[str, set[str]], starts: set[str], goal: str) -> bool:
 def _seconds(command: str) -> float | None:
     """How long a command took when it last ran here, or None where that is not known."""
     _, script, *words = command.split()
-    path = SECONDS / f"{runtime.said(Path(script).name, words)}.json"
+    path = SECONDS / f"{slug(Path(script).name, words)}.json"
     return float(files.read_json(path)["seconds"]) if path.exists() else None

@@ -4,8 +4,8 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
-from rissole.ground.config import Settings
-from rissole.ground.schema import SECTIONS
+from rissole.core.config import Settings
+from rissole.params import SECTIONS
 
 import yaml
 
@@ -17,10 +17,9 @@ CODE = ("stages", "params.yaml", "dvc.yaml", "requirements.txt", "constraints.tx
 def settings_text(settings: Settings) -> str:
     """All settings in force, the chosen preset laid over what presets share, as YAML."""
     content = {name: getattr(settings, name) for name in KNOBS}
-    content |= {name: getattr(settings, name).model_dump() for name in SECTIONS}
+    content |= {of.SECTION: settings.section(of).model_dump() for of in SECTIONS}
     for name in ("retrievals", "variants", "rows"):
-        entries = getattr(settings, name)
-        content[name] = {key: of.model_dump(exclude_unset=True) for key, of in entries.items()}
+        content[name] = settings.content[name]
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 

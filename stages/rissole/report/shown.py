@@ -1,15 +1,13 @@
-"""What the report shows of one row: its first samples and what each leans on, as one file."""
+"""What the report shows of one row: its first samples, and what each leans on."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from rissole.ground import files
+from rissole.core import files
+from rissole.drawing import denoising
 
 import numpy as np
-import pyarrow as pa
 
-IMAGES = 16  # of a row
-MOMENTS = 8  # of its denoising
 NEIGHBOURS = 20  # of an image
 
 
@@ -21,7 +19,8 @@ class Shown:
         drawn_in: blocks per side that the row is drawn in.
         steps: of the denoising after which they are shown, the last one at the end.
         moments: how they look then, uint8 (n, steps, h, w, 3); in the end they are the samples.
-        samples: what is known of each, by name as `table` has it.
+        samples: what is known of each, by name: the columns of samples and audit, and
+            `similarities` of the neighbours, of which `retrieved` says how many there are.
     """
 
     drawn_in: int
@@ -44,76 +43,30 @@ class Shown:
         return ids
 
 
-def write(path: Path, shown: Shown) -> None:
-    """Write what is shown of a row, lossless."""
-    table = pa.Table.from_pylist(shown.samples, schema=SCHEMA)
-    table = table.append_column("moments", files.bytes_column(shown.moments))
-    about = {
-        "size": str(shown.moments.shape[-2]),
-        "drawn_in": str(shown.drawn_in),
-        "steps": " ".join(map(str, shown.steps)),
-    }
-    files.write_table(path, table.replace_schema_metadata(about))
-
-
-def read(path: Path) -> Shown:
-    """What `write` wrote. Raises InputError where it is missing or broken."""
-    table = files.read_table(path)
-    about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    size = int(about["size"])
-    steps = [int(step) for step in about["steps"].split()]
-    return Shown(
-        drawn_in=int(about["drawn_in"]),
-        steps=steps,
-        moments=files.bytes_array(table["moments"], np.uint8, (len(steps), size, size, 3)),
-        samples=table.select(SCHEMA.names).to_pylist(),
-    )
-
-
-SCHEMA = pa.schema(
-    {
-        "number": pa.int64(),
-        "seed": pa.int64(),
-        "sampler": pa.string(),
-        "checkpoint": pa.string(),
-        "query": pa.int64(),
-        "neighbours": pa.list_(pa.int64()),
-        "similarities": pa.list_(pa.float32()),
-        "retrieved": pa.int64(),  # neighbours, those that are not shown among them
-        "copied": pa.bool_(),
-        "vouched": pa.bool_(),
-        "nearest": pa.int64(),
-        "distance": pa.float64(),
-        "nearest_by_block": pa.list_(pa.int64()),
-        "distance_by_block": pa.list_(pa.float64()),
-    }
-)
-
-
-def collect(row: str, context: str, images: int) -> list[dict]:
+def read(samples: Path, audit: Path, table: Path, drawn_in: int) -> Shown:
     """What samples, audit and neighbour table say of the first images of a row.
 
     Args:
-        row: of the table.
-        context: the folder of data/ with its neighbour table, or `latents`.
-        images: how many.
+        samples: folder of the row's samples.
+        audit: file of what was found of each.
+        table: folder of the neighbour table; not read where the row retrieves nothing.
+        drawn_in: blocks per side that the row is drawn in.
 
     Raises:
         InputError: a file is missing or broken.
     """
-    samples = files.read_table(
-        Path(f"data/samples/{row}/samples.parquet"),
-        ["number", "seed", "sampler", "checkpoint", "query", "neighbours"],
-    ).slice(0, images)
-    audited = files.read_table(Path(f"data/audit/{row}.parquet")).slice(0, images)
-    pairs = zip(samples.to_pylist(), audited.to_pylist(), strict=True)
-    collected = [sample | audit for sample, audit in pairs]
-    alike = [None] * len(collected)
+    steps, moments = denoising.read(samples / "moments.parquet")
+    count = len(moments)
+    columns = ["number", "seed", "sampler", "checkpoint", "query", "neighbours"]
+    drawn = files.read_table(samples / "samples.parquet", columns).slice(0, count)
+    audited = files.read_table(audit).slice(0, count)
+    collected = [a | b for a, b in zip(drawn.to_pylist(), audited.to_pylist(), strict=True)]
+    alike = [None] * count
     if collected[0]["query"] is not None:
-        queries = files.read_table(Path(f"data/{context}/queries.parquet"), ["similarities"])
-        alike = queries["similarities"].slice(0, images).to_pylist()
+        queries = files.read_table(table / "queries.parquet", ["similarities"])
+        alike = queries["similarities"].slice(0, count).to_pylist()
     for of, similarities in zip(collected, alike, strict=True):
         of["retrieved"] = len(of["neighbours"] or [])
         of["neighbours"] = of["neighbours"] and of["neighbours"][:NEIGHBOURS]
         of["similarities"] = similarities and similarities[:NEIGHBOURS]
-    return collected
+    return Shown(drawn_in, steps, moments, collected)

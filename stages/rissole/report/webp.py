@@ -3,7 +3,7 @@
 import base64
 import io
 
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 
 import numpy as np
 from PIL import Image

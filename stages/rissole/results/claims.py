@@ -5,11 +5,12 @@ is what equal rows with other seeds differ by. A claim that does not hold stays 
 negative result that it is.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from rissole.ground.errors import InputError
-from rissole.ground.schema import Checked
+from rissole.core.config import Checked
+from rissole.harness.errors import InputError
 
 import numpy as np
 import yaml
@@ -25,9 +26,9 @@ class Claim(Checked):
     Attributes:
         says: the sentence.
         measure: a key of the rows in metrics/tables.json.
-        row: whose figure is meant.
+        row: the entry whose figure is meant.
         relation: what it is to that of `than`; `level` means no more than `margin` spreads apart.
-        than: another row.
+        than: another entry.
         margin: spreads by which the figures must differ at least.
         holds: whether it does, in the committed results.
     """
@@ -62,15 +63,20 @@ def read(path: Path) -> list[Claim]:
         ) from None
 
 
-def spread(rows: dict[str, dict], groups: list[list[str]], measure: str) -> float | None:
-    """What equal rows with other seeds differ by: their standard deviation, pooled over groups.
+def runs(rows: Iterable[str], entry: str) -> list[str]:
+    """The rows of an entry: itself, or it with each of its seeds, as `rissole/0`."""
+    return [name for name in rows if entry in (name, name.rpartition("/")[0])]
+
+
+def spread(rows: dict[str, dict], entries: Iterable[str], measure: str) -> float | None:
+    """What equal rows with other seeds differ by: their standard deviation, pooled over entries.
 
     Widened where few seeds tell it, as Student's t is against the normal law: 6.5-fold for a single
     pair. None where no two equal rows have the measure.
     """
     squares, freedom = 0.0, 0
-    for group in groups:
-        values = [rows[row][measure] for row in group if measure in rows.get(row, {})]
+    for entry in entries:
+        values = [rows[name][measure] for name in runs(rows, entry) if measure in rows[name]]
         if len(values) > 1:
             squares += np.square(np.array(values) - np.mean(values)).sum()
             freedom += len(values) - 1
@@ -80,24 +86,30 @@ def spread(rows: dict[str, dict], groups: list[list[str]], measure: str) -> floa
     return float(wider * np.sqrt(squares / freedom))
 
 
-def figure(rows: dict[str, dict], groups: list[list[str]], row: str, measure: str) -> float | None:
-    """A row's measure, mean over the equal rows with other seeds; None where it is missing."""
-    alike = next((group for group in groups if row in group), [row])
-    values = [rows[name][measure] for name in alike if measure in rows.get(name, {})]
-    return float(np.mean(values)) if values and measure in rows.get(row, {}) else None
+def figure(rows: dict[str, dict], entry: str, measure: str) -> float | None:
+    """An entry's measure, mean over its seeds; None where one of them has none."""
+    values = [rows[name].get(measure) for name in runs(rows, entry)]
+    return float(np.mean(values)) if values and None not in values else None
 
 
-def unit(claim: Claim, rows: dict[str, dict], groups: list[list[str]]) -> float | None:
-    """The spread that a claim is measured in: that of its own two rows, else that of all."""
-    own = [group for group in groups if claim.row in group or claim.than in group]
-    found = spread(rows, own, claim.measure)
-    return spread(rows, groups, claim.measure) if found is None else found
+def unit(claim: Claim, rows: dict[str, dict]) -> float | None:
+    """The spread that a claim is measured in: that of its own two rows, else that of all.
+
+    That two rows are level is measured in the smaller of both: a row whose seeds differ much would
+    be level with everything.
+    """
+    own = spread(rows, (claim.row, claim.than), claim.measure)
+    entries = dict.fromkeys(name.rpartition("/")[0] for name in rows if "/" in name)
+    every = spread(rows, entries, claim.measure)
+    if own is None or every is None:
+        return every if own is None else own
+    return min(own, every) if claim.relation == "level" else own
 
 
-def holds(claim: Claim, rows: dict[str, dict], groups: list[list[str]]) -> bool | None:
+def holds(claim: Claim, rows: dict[str, dict]) -> bool | None:
     """Whether a claim holds; None where a row, its measure or a spread is missing."""
-    of, than = (figure(rows, groups, row, claim.measure) for row in (claim.row, claim.than))
-    spreads = unit(claim, rows, groups)
+    of, than = (figure(rows, row, claim.measure) for row in (claim.row, claim.than))
+    spreads = unit(claim, rows)
     if None in (of, than, spreads):
         return None
     if claim.relation == "level":

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rissole.ground import command, files, schema
-from rissole.ground.errors import InputError
+from rissole.core import files
+from rissole.drawing.settings import Row
+from rissole.harness import run
+from rissole.harness.errors import InputError
 from rissole.judging import scores
 
 
@@ -45,14 +47,20 @@ class Results:
         return sorted(rows, key=lambda row: self.measured(row)[0][first].get("uncopied", 1e9))
 
 
-def read(rows: dict[str, schema.Row], reference: dict, controls: dict) -> Results:
+def read(metrics: Path, rows: dict[str, Row], controls: dict) -> Results:
     """What the stages wrote of some rows of the tables, ablations or not.
+
+    Args:
+        metrics: folder of it.
+        rows: by name.
+        controls: what was measured of them.
 
     Raises:
         InputError: a file is missing, or scores are not those against the reference.
     """
+    reference = files.read_json(metrics / "reference.json")
     measured = {
-        kind: {row: files.read_json(files.measured(kind, row)) for row in rows}
+        kind: {row: files.read_json(files.measured(metrics, kind, row)) for row in rows}
         for kind in ("fid", "audit", "sampling")
     }
     first = scores.frechet_keys(reference)[0]
@@ -61,26 +69,28 @@ def read(rows: dict[str, schema.Row], reference: dict, controls: dict) -> Result
         # As many true images lie as far away, unless they are others.
         if not scored or "images" not in of.sample and scored["floor"] != reference[first]["floor"]:
             raise InputError(
-                f"{files.measured('fid', row)}: scored against other true images than"
-                " metrics/reference.json; run"
-                f" `dvc repro {command.address('compute_fid', row)}`"
+                f"{files.measured(metrics, 'fid', row)}: scored against other true images than"
+                " reference.json; run"
+                f" `dvc repro {run.address('compute_fid', row)}`"
             )
-    ldm = {row: files.read_json(files.measured("ldm", of.variant)) for row, of in rows.items()}
+    ldm = {
+        row: files.read_json(files.measured(metrics, "ldm", of.variant)) for row, of in rows.items()
+    }
     return Results(**measured, ldm=ldm, controls=controls, reference=reference)
 
 
-def read_before(rows: dict[str, schema.Row]) -> dict:
+def read_before(metrics: Path, rows: dict[str, Row]) -> dict:
     """What the stages before some rows wrote: VQ-GAN, search, and their neighbour tables."""
     names = ("vqgan", "retrieval")
-    before = {name: files.read_json(Path("metrics", f"{name}.json")) for name in names}
-    return before | {"neighbours": read_neighbours(rows)}
+    before = {name: files.read_json(metrics / f"{name}.json") for name in names}
+    return before | {"neighbours": read_neighbours(metrics, rows)}
 
 
-def read_neighbours(rows: dict[str, schema.Row]) -> dict[str, dict]:
+def read_neighbours(metrics: Path, rows: dict[str, Row]) -> dict[str, dict]:
     """What the neighbour tables that some rows draw with are like, by table."""
     contexts = dict.fromkeys(of.context for of in rows.values() if of.context != "latents")
     tables = [context.removeprefix("neighbours/") for context in contexts]
-    return {name: files.read_json(files.measured("neighbours", name)) for name in tables}
+    return {name: files.read_json(files.measured(metrics, "neighbours", name)) for name in tables}
 
 
 def numbers(results: Results) -> dict:
@@ -93,7 +103,7 @@ def numbers(results: Results) -> dict:
         coherence = audit["coherence"]
         rows[row] = {
             first: fid[first]["val"],
-            second: fid[second]["val"],
+            **({second: fid[second]["val"]} if second in fid else {}),  # no control has it
             "against_reconstructions": fid[first]["reconstructed"],
             "recall": fid[short]["recall"],
             "copied": audit["copied"]["rate"],

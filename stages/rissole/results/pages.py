@@ -1,8 +1,8 @@
 """The pages that the tables stand on, with what is needed to read them."""
 
-from rissole.ground.schema import Variant
+from rissole.denoiser.settings import Variant
 from rissole.judging import scores
-from rissole.results import tables
+from rissole.results import claims, tables
 from rissole.results.claims import Claim
 from rissole.results.measurements import Results, numbers
 
@@ -34,15 +34,11 @@ OBJECTIONS = (
 )
 
 
-def scores_page(
-    results: Results, asserted: list[Claim], repeats: list[list[str]], before: dict
-) -> str:
+def scores_page(results: Results, before: dict) -> str:
     """All tables of some rows.
 
     Args:
         results: of the rows.
-        asserted: the claims.
-        repeats: rows that differ in seeds only (`config.Settings.repeats`).
         before: content of other metrics files by name; each number gets a line.
     """
     first = scores.frechet_keys(results.reference)[0]
@@ -52,8 +48,6 @@ def scores_page(
         tables.score_table(results),
         _how_to_read(results),
         OBJECTIONS,
-        *_claims(numbers(results), asserted, repeats),
-        f"Trained twice: {_named(repeats)}.",
         "## More distances",
         tables.distance_table(results),
         "Frechet distances from val, train and reconstructed images. `infinity`: that from val"
@@ -100,54 +94,52 @@ def scores_page(
 def ablations_page(
     results: Results,
     members: dict[str, list[str]],
-    asserted: list[Claim],
-    repeats: list[list[str]],
-    redraws: list[list[str]],
     neighbours: dict[str, dict],
-    variants: dict[str, Variant],
+    variants: dict[str, dict],
 ) -> str:
     """The ablations side by side.
 
     Args:
         results: of all rows in them.
-        members: rows of each table.
-        asserted: the claims.
-        repeats: rows that differ in the seed of their training only (`config.Settings.repeats`).
-        redraws: rows of the same weights that differ in the seed of their noise only.
+        members: entries of each table.
         neighbours: content of metrics/neighbours/<table>.json by table.
-        variants: of all rows.
+        variants: of all rows, as they were written; those with keys that this version does not know
+            are left out of the table of systems.
     """
     rows = numbers(results)
-    again = {name for group in repeats for name in group[1:]}
-    systems = [name for name in members.get("table_1", []) if name not in again]
+    systems = [claims.runs(rows, entry)[0] for entry in members.get("table_1", [])]
+    known = {
+        row: Variant.model_validate(variants[row])
+        for row in systems
+        if variants[row].keys() <= Variant.model_fields.keys()
+    }
     beside = [
         part
-        for title, names in members.items()
-        for part in (f"## {title}", tables.ablation_table(names, rows, repeats + redraws))
+        for title, entries in members.items()
+        for part in (f"## {title}", tables.ablation_table(entries, rows))
     ]
     return _page(
         "# Ablations",
         "Mean and standard deviation over the seeds; never the best of them. Seeds are those of the"
-        " training, and in `sampler` those of the noise. But for `table_1` and `released`, a row"
+        " training and of the noise. But for `table_1` and `released`, a row"
         " differs from `rissole` in the one thing that it is named for. `exclude_group` differs"
         " only where images have groups. Colours and collages are those of the main pipeline's"
         " blocks, seams and copies those of a row's own.",
         *beside,
-        *(_systems(systems, variants, results) if systems else ()),
+        *(_systems(known, results) if known else ()),
         "## The neighbour tables",
         tables.neighbour_table(neighbours),
         "`never retrieved`: share of the train images that are nobody's neighbour. `largest hub`:"
         " of how many train images the most popular one is a neighbour. `own group`: share of the"
         " neighbours that are of one's own group.",
-        *(_claims(rows, asserted, repeats + redraws) if asserted else ()),
     )
 
 
-def _systems(systems: list[str], variants: dict[str, Variant], results: Results) -> tuple[str, ...]:
+def _systems(variants: dict[str, Variant], results: Results) -> tuple[str, ...]:
     first = scores.frechet_keys(results.reference)[0]
     return (
         "## Systems",
-        tables.systems_table({name: variants[name] for name in systems}, results),
+        tables.systems_table(variants, results),
         "What the rows of table_1 are, and cost. `calls in turn` are those of the denoiser that"
         " wait for each other; GFLOP are its own, the first stage's left out.",
         "## The paper's table 1",
@@ -157,9 +149,9 @@ def _systems(systems: list[str], variants: dict[str, Variant], results: Results)
     )
 
 
-def _claims(rows: dict, asserted: list[Claim], repeats: list[list[str]]) -> tuple[str, ...]:
-    table = tables.claims_table(rows, asserted, repeats)
-    return "## What the numbers say", table, SPREAD
+def claims_page(rows: dict[str, dict], asserted: list[Claim]) -> str:
+    """The claims about some rows, of which the headline numbers are given, and what holds."""
+    return _page("# What the numbers say", tables.claims_table(rows, asserted), SPREAD)
 
 
 def _page(*parts: str) -> str:
@@ -191,7 +183,3 @@ def _how_to_read(results: Results) -> str:
         f" images (floor: {' or '.join(sorted(floors))}); `held_out`, `reconstructed` and half of"
         " `half_copies` show the other half."
     )
-
-
-def _named(repeats: list[list[str]]) -> str:
-    return "; ".join(" and ".join(group) for group in repeats) or "there are none here"

@@ -1,20 +1,23 @@
 """Results on other images than the default ones, kept with what they were measured of and where."""
 
+import json
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rissole.ground import command, files
-from rissole.ground.config import Settings
-from rissole.ground.errors import InputError
-from rissole.ground.schema import SECTIONS, Variant
-from rissole.results import measurements, pages, retrieval_page
+from rissole.core import files
+from rissole.core.config import Settings
+from rissole.denoiser.settings import find_variant
+from rissole.drawing.settings import find_row
+from rissole.harness.errors import InputError
+from rissole.harness.run import address
+from rissole.params import SECTIONS
+from rissole.results import claims, measurements, pages, retrieval_page
 from rissole.results.claims import Claim
 from rissole.results.measurements import Results
 from rissole.speed.machine import describe
 
-METRICS = Path("metrics")
 INPUTS = ("data/split", "data/vqgan", "data/latents", "data/reference")
 KNOBS = ("seed", "k", "blocks", "query", "exclude", "threads", "queries")
 PLACES = {
@@ -37,6 +40,7 @@ class Pipeline:
             self._graph = repo.index.graph
             self._stages = {stage.addressing: stage for stage in repo.index.stages}
             self._changed = set(repo.status())
+            self.commit = repo.scm.get_rev()
 
     def changed(self, name: str) -> list[str]:
         """The stages that `dvc repro` of a stage would run, itself among them."""
@@ -52,87 +56,97 @@ class Pipeline:
         return next(out.hash_info.value for out in outs if out.def_path == path)
 
 
-def collect(settings: Settings) -> dict:
+def collect(settings: Settings, metrics: Path, ablations: bool) -> dict:
     """Everything about the rows whose results are current.
 
+    Args:
+        settings: of the run.
+        metrics: folder of what was measured.
+        ablations: whether the rows are the ablations', each with its seeds, and not the main ones.
+
     Raises:
-        InputError: a row of params.yaml, or what it is read by, is not.
+        InputError: a row, or what it is read by, is not current.
     """
     pipeline = Pipeline()
-    changed = pipeline.changed("make_tables")
+    of = settings.content["ablations"] if ablations else settings.content
+    if ablations:
+        names = [f"ablations/{entry}/{seed}" for entry in of["rows"] for seed in of["seeds"]]
+        changed = {at for name in names for at in pipeline.changed(address("compute_fid", name))}
+    else:
+        names, changed = settings.names("rows"), pipeline.changed("make_tables")
     if changed:
-        raise InputError(f"dvc.lock: {', '.join(changed)}: not current; run `dvc repro`")
-    tables = {
-        title: names
-        for title, names in settings.ablations.tables.items()
-        if not any(pipeline.changed(command.address("compute_fid", name)) for name in names)
-    }
-    names = dict.fromkeys([*settings.rows, *(name for of in tables.values() for name in of)])
-    rows = {name: settings.row(name) for name in names}
-    controls = files.read_json(METRICS / "controls.json")
-    results = measurements.read(rows, files.read_json(METRICS / "reference.json"), controls)
+        raise InputError(f"dvc.lock: {', '.join(sorted(changed))}: not current; run `dvc repro`")
+    rows = {name: find_row(settings, name) for name in names}
+    results = asdict(measurements.read(metrics, rows, files.read_json(metrics / "controls.json")))
+    short = {name: name.removeprefix("ablations/") for name in names}
+    for kind in ("fid", "audit", "ldm", "sampling"):
+        results[kind] = {short[name]: found for name, found in results[kind].items()}
     return {
+        "commit": pipeline.commit,
         "preset": settings.preset,
         "settings": {name: getattr(settings, name) for name in KNOBS}
-        | {name: getattr(settings, name).model_dump(exclude=PLACES) for name in SECTIONS},
+        | {
+            section.SECTION: settings.section(section).model_dump(exclude=PLACES)
+            for section in SECTIONS
+        },
         "machine": describe(),
         "versions": _versions(),
         "inputs": {path: pipeline.digest(path) for path in INPUTS},
         "rows": {
-            name: {
+            short[name]: {
                 "row": of.model_dump(),
-                "variant": settings.variant(of.variant).model_dump(),
-                "weights": pipeline.digest(f"data/ldm/{of.variant}"),
-                "samples": pipeline.digest(f"data/samples/{name}"),
+                "variant": find_variant(settings, of.variant).model_dump(),
             }
             for name, of in rows.items()
         },
-        "main": [*settings.rows],
-        "tables": tables,
-        "left_out": [title for title in settings.ablations.tables if title not in tables],
-        "repeats": settings.repeats(rows),
-        "redraws": settings.redraws(rows),
-        "before": measurements.read_before(rows),
-        "results": asdict(results),
-        "retrieval": files.read_json(METRICS / "retrieval_quality.json"),
+        "main": [*short.values()],
+        "tables": of["tables"] if ablations else {},
+        "before": measurements.read_before(metrics, rows),
+        "results": results,
+        "retrieval": files.read_json(metrics / "retrieval_quality.json"),
     }
 
 
-def page(name: str, content: dict, asserted: list[Claim], of_ablations: list[Claim]) -> str:
+def write(path: Path, content: dict) -> None:
+    """Write what `collect` returned as JSON with a line for each row, so that a diff shows rows."""
+    files.write_text(path, _lines(content, 3) + "\n")
+
+
+def _lines(content: object, depth: int, indent: int = 0) -> str:
+    if not depth or not isinstance(content, dict) or not content:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False)
+    inside = (
+        f"{' ' * indent} {json.dumps(key)}: {_lines(value, depth - 1, indent + 1)}"
+        for key, value in content.items()
+    )
+    return "{\n" + ",\n".join(inside) + f"\n{' ' * indent}}}"
+
+
+def page(name: str, content: dict, asserted: list[Claim]) -> str:
     """The published page.
 
     Args:
         name: of the publication.
         content: what `collect` returned.
-        asserted: the claims about the rows of params.yaml.
-        of_ablations: those about the ablations. Claims about rows that are not here are left out.
+        asserted: the claims; those about rows that are not here are left out.
     """
-    results, repeats = Results(**content["results"]), content["repeats"]
-    rows = content["rows"].keys() | results.controls.keys()
-    asserted, of_ablations = (
-        [of for of in claims if {of.row, of.than} <= rows] for claims in (asserted, of_ablations)
-    )
-    main = [group for group in repeats if set(group) <= set(content["main"])]
+    results = Results(**content["results"])
+    known = measurements.numbers(results)
+    asserted = [of for of in asserted if claims.runs(known, of.row) and claims.runs(known, of.than)]
+    main = [row for row in content["main"] if row in results.fid]
     parts = [
         _about(name, content) + "\n",
-        pages.scores_page(results.some(content["main"]), asserted, main, content["before"]),
+        pages.scores_page(results.some(main), content["before"]),
     ]
     if content["tables"]:
-        neighbours = content["before"]["neighbours"]
-        variants = {
-            name: Variant.model_validate(of["variant"]) for name, of in content["rows"].items()
-        }
+        variants = {row: of["variant"] for row, of in content["rows"].items()}
         parts.append(
             pages.ablations_page(
-                results,
-                content["tables"],
-                of_ablations,
-                repeats,
-                content["redraws"],
-                neighbours,
-                variants,
+                results, content["tables"], content["before"]["neighbours"], variants
             )
         )
+    if asserted:
+        parts.append(pages.claims_page(known, asserted))
     if "retrieval" in content:  # which older publications did not judge
         parts.append(retrieval_page.page(content["retrieval"], results))
     return "\n".join(parts)
@@ -145,16 +159,17 @@ def _about(name: str, content: dict) -> str:
     trained = {of["row"]["variant"]: ldm[row] for row, of in content["rows"].items()}
     seconds = sum(of["train_seconds"] for of in trained.values())
     seeds = sorted({of["variant"]["seed"] for of in content["rows"].values()})
-    left_out = f" Not run: {', '.join(content['left_out'])}." if content["left_out"] else ""
+    left_out = f" Not run: {', '.join(content['left_out'])}." if content.get("left_out") else ""
+    note = f" {content['note']}" if "note" in content else ""
     return (
-        f"`{name}`: preset `{content['preset']}`, {images['val']:,} val images, of which"
-        f" {images['val_apart']:,} share neither group nor codes with a train image."
-        f" {len(trained)} denoisers, {seconds:,.0f} seconds of training in all, seeds"
-        f" {' and '.join(map(str, seeds))}; {len(ldm)} rows. Run on {machine['device']},"
-        f" {content['settings']['threads']} threads, {machine['memory_gb']} GB, under"
-        f" {machine['system']} with torch {content['versions']['torch']}.{left_out} results.json"
-        " holds every figure, the settings, and the digests of images, VQ-GAN, latents, weights and"
-        " samples. None of the images is here."
+        f"`{name}`, by commit {content['commit'][:7]}: preset `{content['preset']}`,"
+        f" {images['val']:,} val images, of which {images['val_apart']:,} share neither group nor"
+        f" codes with a train image. {len(trained)} denoisers, {seconds:,.0f} seconds of training"
+        f" in all, seeds {' and '.join(map(str, seeds))}; {len(ldm)} rows. Run on"
+        f" {machine['device']}, {content['settings']['threads']} threads, {machine['memory_gb']}"
+        f" GB, under {machine['system']} with torch {content['versions']['torch']}.{left_out}{note}"
+        " results.json holds every figure, the settings, and the digests of what the rows share."
+        " None of the images is here."
     )
 
 

@@ -1,6 +1,6 @@
 """The tables of all rows in Markdown."""
 
-from rissole.ground.schema import Variant
+from rissole.denoiser.settings import Variant
 from rissole.judging import scores
 from rissole.results import claims
 from rissole.results.claims import Claim
@@ -13,7 +13,7 @@ import pandas as pd
 # Table 1 of the paper: its name of the row, ours, FID on CelebA 64 and on ImageNet100.
 PRINTED = (
     ("RDM", "rdm", 32.36, 60.61),
-    ("Patch Diffusion", "ablations/patch_diffusion", 14.51, None),
+    ("Patch Diffusion", "patch_diffusion", 14.51, None),
     ("RISSOLE - RAG", "no_rag", 23.45, 29.59),
     ("RISSOLE + P", "rissole_prev", 17.01, 20.28),
     ("RISSOLE + Pos", "rissole_pos", 11.61, 14.59),
@@ -25,7 +25,6 @@ TOLD = {  # how neighbours enter
     "stack": "their blocks, by rank",
     "set": "their blocks, as a set",
     "tokens": "an embedding each",
-    "both": "their blocks, by rank, and each pooled",
 }
 
 
@@ -44,7 +43,7 @@ def score_table(results: Results) -> str:
                 "**uncopied**": tenths(fid[first].get("uncopied")),
                 f"{first} above floor": tenths(fid[first]["above_floor"]),
                 first: tenths(fid[first]["val"]),
-                second: tenths(fid[second]["val"]),
+                second: tenths(fid[second]["val"]) if second in fid else MISSING,
                 "against reconstructions": tenths(fid[first]["reconstructed"]),
                 "kernel": f"{fid[kernel]['val']:.2f} ± {fid[kernel]['interval']:.2f}",
                 "precision": f"{fid[short]['precision']:.2f}",
@@ -94,7 +93,7 @@ def copies_table(results: Results) -> str:
     for row in results.ranked():
         _, audit = results.measured(row)
         told, of = "ranks" in audit, audit["copying_test"]
-        moved = audit.get("sensitivity", {})
+        moved = results.sampling.get(row, {}).get("sensitivity")
         lines.append(
             {
                 "row": f"*{row}*" if row in results.controls else row,
@@ -165,15 +164,13 @@ def cost_table(results: Results) -> str:
     return markdown(pd.DataFrame(lines), left=1)
 
 
-def claims_table(rows: dict[str, dict], asserted: list[Claim], repeats: list[list[str]]) -> str:
+def claims_table(rows: dict[str, dict], asserted: list[Claim]) -> str:
     """The claims with their figures, and whether they hold."""
     lines = []
     for claim in asserted:
-        spread = claims.unit(claim, rows, repeats)
-        said = claims.holds(claim, rows, repeats)
-        values = [
-            claims.figure(rows, repeats, row, claim.measure) for row in (claim.row, claim.than)
-        ]
+        spread = claims.unit(claim, rows)
+        said = claims.holds(claim, rows)
+        values = [claims.figure(rows, row, claim.measure) for row in (claim.row, claim.than)]
         lines.append(
             {
                 "claim": claim.says,
@@ -188,30 +185,23 @@ def claims_table(rows: dict[str, dict], asserted: list[Claim], repeats: list[lis
 
 
 def _compared(claim: Claim) -> str:
-    row, than = (name.removeprefix("ablations/") for name in (claim.row, claim.than))
     if claim.relation == "level":
-        return f"{row} within {claim.margin:g} spreads of {than}"
+        return f"{claim.row} within {claim.margin:g} spreads of {claim.than}"
     by = f" by {claim.margin:g} spreads" if claim.margin else ""
-    return f"{row} {claim.relation} {than}{by}"
+    return f"{claim.row} {claim.relation} {claim.than}{by}"
 
 
-def ablation_table(names: list[str], rows: dict[str, dict], repeats: list[list[str]]) -> str:
-    """Rows side by side as Markdown, those that differ in a seed only as one line.
+def ablation_table(entries: list[str], rows: dict[str, dict]) -> str:
+    """Entries side by side as Markdown, each the mean and spread of its seeds.
 
     Args:
-        names: of rows.
-        rows: their headline numbers (`numbers`).
-        repeats: rows that differ in seeds only, of training or of sampling
-            (`config.Settings.repeats`, `redraws`).
+        entries: of a table of the ablations.
+        rows: headline numbers of their runs (`numbers`).
     """
-    lines, done = [], set()
-    for name in names:
-        if name in done:
-            continue
-        groups = [[name], *(group for group in repeats if name in group)]
-        alike = max(([other for other in group if other in names] for group in groups), key=len)
-        done |= set(alike)
-        first, second = list(rows[name])[:2]
+    lines = []
+    for entry in entries:
+        alike = claims.runs(rows, entry)
+        first, second = list(rows[alike[0]])[:2]
         columns = {
             "uncopied": 1,
             first: 1,
@@ -220,15 +210,15 @@ def ablation_table(names: list[str], rows: dict[str, dict], repeats: list[list[s
             "recall": 2,
             "copied": 2,
             "own_query": 2,
-            **({"own_group": 2} if any("own_group" in rows[other] for other in names) else {}),
+            **({"own_group": 2} if any("own_group" in of for of in rows.values()) else {}),
             "latent_seam": 2,
             "colour": 2,
             "collages": 2,
         }
-        of = rows[name]
+        of = rows[alike[0]]
         lines.append(
             {
-                "row": name.removeprefix("ablations/"),
+                "row": entry,
                 "seeds": str(len(alike)),
                 **{
                     column: _mean([rows[other].get(column) for other in alike], digits)
@@ -264,11 +254,12 @@ def neighbour_table(tables: dict[str, dict]) -> str:
 def paper_table(results: Results) -> str:
     """Table 1 of the paper, as printed, beside our rows of the same names."""
     first = scores.frechet_keys(results.reference)[0]
+    ours_all = {row: {first: of[first]["val"]} for row, of in results.fid.items()}
     lines = [
         {
             "the paper's row": theirs,
             "ours": ours,
-            first: tenths(results.fid[ours][first]["val"]) if ours in results.fid else MISSING,
+            first: tenths(claims.figure(ours_all, ours, first)),
             "FID on CelebA, as printed": f"{celeba:.2f}",
             "FID on ImageNet100, as printed": f"{imagenet:.2f}" if imagenet else MISSING,
         }
@@ -287,23 +278,19 @@ def systems_table(variants: dict[str, Variant], results: Results) -> str:
     lines = []
     for row, of in variants.items():
         parts = " or ".join(f"1/{patch.parts}" for patch in of.patches)
-        turns = of.blocks**2 if of.previous else 1 + of.cascade
+        turns = of.blocks**2 if of.previous else 1
         between, parallel = MISSING, "yes" if of.blocks > 1 else MISSING
         if of.previous:
             between, parallel = "the one before", "no"
-        if of.cascade:
-            between, parallel = "a small whole, drawn first", "after that"
         if of.halo:
             between, parallel = f"a rim of {of.halo}", "step by step"
-        if of.overview:
-            between, parallel = "an overview", "step by step"
         side, what = of.blocks, "blocks"
         if of.collage:
             side, what = of.collage + 1, "patches"
             between, parallel = "features", "step by step"
         lines.append(
             {
-                "row": row.removeprefix("ablations/"),
+                "row": row.rpartition("/")[0] or row,
                 "space": of.space,
                 "seen at once": f"{side} x {side} {what}" if side > 1 else "all",
                 "trained on": f"{parts} of a side" if parts else "the same",

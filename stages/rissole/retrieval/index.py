@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from rissole.ground import files, identity, processes, schema
-from rissole.ground.errors import InputError
+from rissole.core import files, fingerprint, processes
+from rissole.harness.errors import InputError
 from rissole.retrieval import search, with_faiss, with_scann
+from rissole.retrieval.settings import Index
 from rissole.retrieval.vectors import Vectors
 
 import numpy as np
@@ -35,7 +36,7 @@ LIBRARIES = {
 def build(
     blocks: Iterable[np.ndarray],
     shape: tuple[int, int],
-    settings: schema.Index,
+    settings: Index,
     folder: Path,
     probes: np.ndarray,
     made_of: str | None = None,
@@ -76,7 +77,7 @@ def build(
     for path in folder.glob("*/"):
         if kind == "exact" or path.name not in map(_name, starts):
             shutil.rmtree(path)
-    digests = [identity.digest(folder / _name(start)) for start in about.get("parts", [])]
+    digests = [fingerprint.digest(folder / _name(start)) for start in about.get("parts", [])]
     files.write_record(folder / "index.json", about | {"latents": latents, "digests": digests})
     return about | {
         "recall_at_20": round(search.recall(near[0], truth[0]), 4),
@@ -87,7 +88,7 @@ def build(
 def build_parts(
     blocks: Iterable[np.ndarray],
     shape: tuple[int, int],
-    settings: schema.Index,
+    settings: Index,
     folder: Path,
     made_of: str | None,
     part: str | None,
@@ -113,7 +114,7 @@ def build_parts(
 
 
 def plan(
-    shape: tuple[int, int], settings: schema.Index, device: torch.device
+    shape: tuple[int, int], settings: Index, device: torch.device
 ) -> tuple[str, list[int], int]:
     """The kind of an index over (n, d) vectors, the rows that its parts begin with, rows of each.
 
@@ -155,7 +156,7 @@ def open(
     """
     about = files.read_record(folder / "index.json")
     other = "built over other latents or embeddings than those of data/"
-    identity.check(folder / "index.json", about.get("latents"), latents, other)
+    fingerprint.check(folder / "index.json", about.get("latents"), latents, other)
     if (about["rows"], about["width"]) != tuple(vectors.shape):
         raise InputError(
             f"{folder}: built over {about['rows']:,} vectors of width {about['width']}, not"
@@ -166,17 +167,17 @@ def open(
     parts = {}
     for start, digest in zip(about["parts"], about["digests"], strict=True):
         path = folder / _name(start)
-        identity.check(path, identity.digest(path), digest, "not the part that index.json names")
+        fingerprint.check(
+            path, fingerprint.digest(path), digest, "not the part that index.json names"
+        )
         library = LIBRARIES[about["kind"]]
         parts[start] = library.asking(library.load(path, about["kind"]), about["reorder"])
     return search.Approximate(vectors, parts)
 
 
-def _build_part(
-    vectors: np.ndarray, kind: str, settings: schema.Index, target: Path, made_of: str | None
-):
+def _build_part(vectors: np.ndarray, kind: str, settings: Index, target: Path, made_of: str | None):
     stage = f"build_index/{target.parent.name}"
-    if made_of is not None and identity.is_noted(stage, target, made_of):
+    if made_of is not None and fingerprint.is_noted(stage, target, made_of):
         return LIBRARIES[kind].load(target, kind)
     searcher = LIBRARIES[kind].build(vectors, settings, kind)
     scratch = target.with_name(f".{target.name}.partial")
@@ -193,7 +194,7 @@ def _build_part(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if made_of is not None:
-        identity.note(stage, target, made_of)
+        fingerprint.note(stage, target, made_of)
     return searcher
 
 

@@ -1,12 +1,12 @@
 """The neighbours of images: who is found, and who may not be one."""
 
-from dataclasses import replace
-
-from rissole.ground import files, runtime, schema
-from rissole.ground.errors import InputError
+from rissole.core import files
+from rissole.harness.errors import InputError
+from rissole.harness.progress import progress
 from rissole.latent import latents
 from rissole.latent.latents import Latents
 from rissole.retrieval import search
+from rissole.retrieval.settings import Exclude
 from rissole.retrieval.vectors import Vectors
 
 import numpy as np
@@ -22,7 +22,7 @@ def find(
     queries: Latents,
     vectors: np.ndarray | Vectors,
     k: int,
-    exclude: schema.Exclude,
+    exclude: Exclude,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest database images of each query that may be its neighbours.
 
@@ -56,23 +56,26 @@ def find(
     similarities = np.empty((len(queries), k), np.float32)
     exhaustive = _exhaustive(index)
     starts = range(0, len(queries), TOGETHER)
-    for start in runtime.progress(starts, "neighbours", " images", scale=TOGETHER):
-        part = slice(start, start + TOGETHER)
-        numbers = np.arange(len(queries))[part]
-        found = index.search(vectors[part], int(fetched[part].max()))
-        found = _allowed(*found, numbers, kin)
-        rows[part], similarities[part] = (values[:, :k] for values in found)
-        for query in numbers[rows[part, -1] < 0]:
-            found = exhaustive.search(vectors[np.array([query])], len(database))
-            found = _allowed(*found, numbers[[query - start]], kin)
-            left = int((found[0] >= 0).sum())
-            if left < k:
-                raise InputError(
-                    f"params.yaml: k is {k}: image {queries.ids[query]} has only {left} possible"
-                    f" neighbours among {len(database):,} train rows (exclude: {exclude}); lower k,"
-                    f" or give enough images for {len(database) + k - left:,} train rows"
-                )
-            rows[query], similarities[query] = (values[0, :k] for values in found)
+    with progress("neighbours", " images", len(starts), TOGETHER) as advance:
+        for start in starts:
+            part = slice(start, start + TOGETHER)
+            numbers = np.arange(len(queries))[part]
+            found = index.search(vectors[part], int(fetched[part].max()))
+            found = _allowed(*found, numbers, kin)
+            rows[part], similarities[part] = (values[:, :k] for values in found)
+            for query in numbers[rows[part, -1] < 0]:
+                found = exhaustive.search(vectors[np.array([query])], len(database))
+                found = _allowed(*found, numbers[[query - start]], kin)
+                left = int((found[0] >= 0).sum())
+                if left < k:
+                    raise InputError(
+                        f"params.yaml: k is {k}: image {queries.ids[query]} has only {left}"
+                        f" possible neighbours among {len(database):,} train rows (exclude:"
+                        f" {exclude}); lower k, or give enough images for"
+                        f" {len(database) + k - left:,} train rows"
+                    )
+                rows[query], similarities[query] = (values[0, :k] for values in found)
+            advance()
     return database.ids[rows], similarities
 
 
@@ -82,8 +85,6 @@ def pictures(database: Latents) -> np.ndarray:
 
 
 def _exhaustive(index: search.Index) -> search.Index:
-    if isinstance(index, search.HubCorrected):
-        return replace(index, index=_exhaustive(index.index))
     return search.Exact(index.vectors) if isinstance(index, search.Approximate) else index
 
 

@@ -1,4 +1,4 @@
-"""Search among the train images: exact, approximate, random, among some, hubs taken off.
+"""Search among the train images: exact, approximate, random, among some.
 
 Ranked by cosine similarity, as in the released code: all vectors here have unit length, so that a
 dot product is the cosine.
@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from rissole.ground import memory, runtime, schema
+from rissole.core import memory, numerics
+from rissole.retrieval.settings import Retrieval
 from rissole.retrieval.vectors import Vectors
 
 import numpy as np
@@ -147,51 +148,22 @@ class Part:
         return np.where(rows < 0, -1, self.rows[rows]), similarities
 
 
-@dataclass(frozen=True)
-class HubCorrected:
-    """Search that takes off what a database row has to its own neighbours.
-
-    Ranked by 2 cos(q, t) - r(t), with r(t) the mean similarity of row t to its `k` nearest: rows
-    that are near to everything no longer are everybody's neighbours (Conneau et al. 2018, section
-    2.3, of whose two terms that of the query ranks nothing).
-    """
-
-    index: "Exact | Approximate | Part"
-    k: int
-    reach: np.ndarray
-
-    @property
-    def vectors(self) -> np.ndarray | Vectors:
-        """Those of the database."""
-        return self.index.vectors
-
-    def search(self, queries: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `Exact.search`, out of ten times as many candidates; the similarities are cosines."""
-        rows, similarities = self.index.search(queries, min(10 * n, len(self.vectors)))
-        order = np.argsort(-(2 * similarities - self.reach[rows]), axis=1, kind="stable")[:, :n]
-        return np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
-
-
 def recall(found: np.ndarray, truth: np.ndarray) -> float:
     """The share of the true nearest rows (q, n) that are among those found (q, m); -1 is none."""
     hits = (found[:, :, None] == truth[:, None]) & (truth[:, None] >= 0)
     return float(hits.sum() / max(1, (truth >= 0).sum()))
 
 
-Index = Exact | Approximate | Random | Part | HubCorrected
+Index = Exact | Approximate | Random | Part
 
 
-def choose(index: Index, table: schema.Retrieval, seed: int) -> Index:
+def choose(index: Index, table: Retrieval, seed: int) -> Index:
     """The search that a neighbour table asks for, on top of the index over all train images."""
     vectors = index.vectors
     if table.query == "random":
         return Random(vectors, np.random.default_rng(seed))
     if table.share < 1:
-        index = Part(vectors, runtime.evenly(len(vectors), round(table.share * len(vectors))))
-    if table.correct_hubs:
-        chunks = (vectors[start : start + 8 * CHUNK] for start in range(0, len(vectors), 8 * CHUNK))
-        near = np.concatenate([index.search(chunk, table.k + 1)[1] for chunk in chunks])
-        index = HubCorrected(index, table.k, near[:, 1:].mean(1))  # the first is the row itself
+        index = Part(vectors, numerics.evenly(len(vectors), round(table.share * len(vectors))))
     return index
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from rissole.ground import runtime, schema
+from rissole.core import numerics
 from rissole.latent import blocks as grid
 from rissole.latent import embeddings, latents
 from rissole.latent.latents import Latents
+from rissole.retrieval.settings import Query
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class Vectors:
         blocks: blocks per side.
     """
 
-    def __init__(self, latents: Latents, query: schema.Query, blocks: int):
+    def __init__(self, latents: Latents, query: Query, blocks: int):
         self._latents, self._query, self._blocks = latents, query, blocks
         with torch.inference_mode():
             self.shape = len(latents), self._looked_at(latents.z(torch.zeros(1).long())).shape[1]
@@ -57,7 +58,7 @@ class Vectors:
 
 
 def of(
-    images: Latents, split: str, query: schema.Query, blocks: int, encoded: Path
+    images: Latents, split: str, query: Query, blocks: int, encoded: Path
 ) -> np.ndarray | Vectors:
     """Query vectors of all images of a split, by row.
 
@@ -77,10 +78,10 @@ def of(
 
 
 def by_file(
-    folder: Path, split: str, query: schema.Query, blocks: int, encoded: Path, most: int
+    folder: Path, split: str, query: Query, blocks: int, encoded: Path, most: int
 ) -> Iterator[np.ndarray]:
     """Query vectors of at most `most` images, evenly spread over a split, a file at a time."""
-    chosen, start = runtime.evenly(latents.count(folder, split), most), 0
+    chosen, start = numerics.evenly(latents.count(folder, split), most), 0
     if query == "embedding":
         parts = (vectors for _, vectors in embeddings.read_parts(encoded, split))
     else:
@@ -91,6 +92,6 @@ def by_file(
         yield part[here]
 
 
-def identity(latents: str, query: schema.Query, encoded: Path) -> str:
+def identity(latents: str, query: Query, encoded: Path) -> str:
     """What query vectors are made of: the identity of the latents, or also the encoder."""
     return f"{latents} {embeddings.encoder(encoded)}" if query == "embedding" else latents

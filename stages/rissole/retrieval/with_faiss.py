@@ -7,9 +7,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from rissole.ground import schema
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.retrieval.search import padded
+from rissole.retrieval.settings import Index
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ def require(kind: str) -> None:
         )
 
 
-def build(vectors: np.ndarray, settings: schema.Index, kind: str):
+def build(vectors: np.ndarray, settings: Index, kind: str):
     """An index over vectors float32 (n, d) of length 1; `kind` is faiss_flat, _ivf or _hnsw."""
     faiss = _library(kind)
     n, width = vectors.shape

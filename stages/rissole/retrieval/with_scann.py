@@ -4,9 +4,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from rissole.ground import schema
-from rissole.ground.errors import InputError
+from rissole.harness.errors import InputError
 from rissole.retrieval.search import padded
+from rissole.retrieval.settings import Index
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ def require(kind: str) -> None:
         )
 
 
-def build(vectors: np.ndarray, settings: schema.Index, kind: str):
+def build(vectors: np.ndarray, settings: Index, kind: str):
     """A searcher over vectors float32 (n, d) of length 1; `kind` is hashed or tree."""
     builder = _library(kind).builder(vectors, 20, "dot_product")
     builder = builder.set_n_training_threads(torch.get_num_threads())

@@ -10,8 +10,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from rissole.ground import files
-from rissole.ground.config import Settings
+from rissole.core import files
+from rissole.core.config import Settings
+from rissole.dataset.settings import Data
+from rissole.denoiser.settings import LDM, find_variant
+from rissole.drawing.settings import Sample, find_row
+from rissole.first_stage.settings import VQGANSettings
+from rissole.retrieval.settings import find_retrieval
 from rissole.speed import rehearsal
 from rissole.speed.rehearsal import Cost
 from rissole.speed.stages import JUDGED, STAGES, Size
@@ -68,16 +73,21 @@ class Rehearsal:
 
 def whole(settings: Settings, images: int) -> Size:
     """What the run of some settings works through, with so many images at hand."""
-    ldm, sample = settings.ldm, settings.sample
+    ldm, sample = settings.section(LDM), settings.section(Sample)
     return Size(
-        images, settings.vqgan.steps, ldm.steps, ldm.validations, sample.images, sample.steps
+        images,
+        settings.section(VQGANSettings).steps,
+        ldm.steps,
+        ldm.validations,
+        sample.images,
+        sample.steps,
     )
 
 
 def first_size(settings: Settings, of: Size) -> Size:
     """The first rehearsal of a run: enough images for the neighbours of each."""
-    k = max((settings.retrieval(name).k for name in settings.retrievals), default=0)
-    enough = round(2 * k / (1 - settings.data.validation))
+    k = max((find_retrieval(settings, name).k for name in settings.names("retrievals")), default=0)
+    enough = round(2 * k / (1 - settings.section(Data).validation))
     return _least(of, Size(max(250, enough), 5, 5, 1, 25, _steps(settings)[0]))
 
 
@@ -87,8 +97,9 @@ def second_size(settings: Settings, of: Size, first: "Rehearsal") -> Size:
     def steps(stage: str, before: int) -> int:
         return max(2 * before, round(PATIENCE * before / first.costs[stage].seconds))
 
-    drawn = max(100, settings.sample.batch)
-    enough = round(1.2 * drawn / (1 - settings.data.validation))  # each needs a train image
+    drawn = max(100, settings.section(Sample).batch)
+    # Each needs a train image.
+    enough = round(1.2 * drawn / (1 - settings.section(Data).validation))
     return _least(
         of,
         Size(
@@ -104,7 +115,7 @@ def second_size(settings: Settings, of: Size, first: "Rehearsal") -> Size:
 
 def _steps(settings: Settings) -> list[int]:
     """Numbers of steps that the sampler can take, from 2 on."""
-    timesteps = settings.ldm.timesteps
+    timesteps = settings.section(LDM).timesteps
     return [n for n in range(2, timesteps + 1) if timesteps % n == 0]
 
 
@@ -125,16 +136,14 @@ def rehearse(settings: Settings, params: dict, size: Size, folder: Path) -> Rehe
         InputError: a stage fails, as it would in the run.
     """
     name = representative(settings)
-    row = settings.rows[name]
-    contexts = (row.context, settings.variants[row.variant].context)
+    row = find_row(settings, name)
+    contexts = (row.context, find_variant(settings, row.variant).context)
     tables = (context.removeprefix("neighbours/") for context in contexts)
     tables = dict.fromkeys(["main", *tables])
-    tables = [table for table in tables if table in settings.retrievals]
+    tables = [table for table in tables if table in settings.names("retrievals")]
     kept = {"rows": [name], "variants": [row.variant], "retrievals": tables}
     (folder / "params.yaml").write_text(yaml.safe_dump(shortened(params, size, kept)))
     shutil.copy(PROJECT / "dvc.yaml", folder)  # which the report draws
-    (folder / "metrics").mkdir()
-    (folder / "metrics/claims.yaml").write_text("[]\n")
     costs = {}
     for stage, of in STAGES.items():
         for word in kept.get(of.each, [None]):
@@ -153,8 +162,9 @@ def rehearse(settings: Settings, params: dict, size: Size, folder: Path) -> Rehe
 
 def representative(settings: Settings) -> str:
     """The row that stands for all: the first that retrieves, or the first at all."""
-    rows = settings.rows
-    return next((name for name, row in rows.items() if row.context != "latents"), next(iter(rows)))
+    rows = settings.names("rows")
+    retrieve = (name for name in rows if find_row(settings, name).context != "latents")
+    return next(retrieve, rows[0])
 
 
 def shortened(params: dict, size: Size, kept: dict[str, list[str]]) -> dict:
@@ -169,8 +179,8 @@ def shortened(params: dict, size: Size, kept: dict[str, list[str]]) -> dict:
     for section, names in kept.items():
         params[section] = {name: params[section][name] for name in names}
     preset = params["presets"][params["preset"]]
-    data = (params.get("data") or {}) | (preset.get("data") or {})
-    unreadable = float(data["unreadable"])  # 1e-05, as DVC writes it, is a word to YAML
+    layers = [params["defaults"], preset, params]
+    unreadable = Settings(params).section(Data).unreadable
     changed = {
         "data": {
             "images": size.images,
@@ -181,7 +191,7 @@ def shortened(params: dict, size: Size, kept: dict[str, list[str]]) -> dict:
         "sample": {"images": size.drawn, "steps": size.steps},
     }
     for section, changes in changed.items():
-        preset[section] = (preset.get(section) or {}) | changes
+        params[section] = (params.get(section) or {}) | changes
     for entries, own in (("variants", "ldm"), ("rows", "sample")):
         for entry in params[entries].values():
             entry[own] = {
@@ -190,7 +200,7 @@ def shortened(params: dict, size: Size, kept: dict[str, list[str]]) -> dict:
                 if key not in changed[own]
             }
     for section, keys in PATHS.items():
-        for layer in (params.get(section) or {}, preset.get(section) or {}):
+        for layer in (of.get(section) or {} for of in layers):
             for key in keys:
                 if layer.get(key):
                     layer[key] = str(Path(layer[key]).absolute())
@@ -236,7 +246,7 @@ def floor(settings: Settings, size: Size, seen: Rehearsal) -> tuple[str, float]:
     Returns:
         The name of the score, and the score.
     """
-    share = settings.data.validation
+    share = settings.section(Data).validation
 
     def noise(of: Size) -> float:
         return 1 / min(share * of.images, JUDGED) + 1 / of.drawn
@@ -256,12 +266,10 @@ def disk(settings: Settings, size: Size, second: Rehearsal) -> float:
         "latents": images,
         "embeddings": images,
         "index": images,
-        "neighbours": images * len(settings.retrievals),
-        "ldm": len(settings.variants),
-        "samples": drawn * len(settings.rows),
-        "features": drawn * len(settings.rows),
-        "audit": drawn * len(settings.rows),
-        "shown": len(settings.rows),
+        "neighbours": images * len(settings.names("retrievals")),
+        "ldm": len(settings.names("variants")),
+        "samples": drawn * len(settings.names("rows")),
+        "audit": drawn * len(settings.names("rows")),
         "reference": images,
     }
     return COPIES * sum(times.get(name, 1) * left for name, left in second.left.items())

@@ -7,13 +7,13 @@ same network, and nothing slower than the text asks for.
 
 from dataclasses import dataclass
 
+from rissole.core import numerics
 from rissole.denoiser import diffusion
 from rissole.denoiser.conditioning import Conditioning, Told
 from rissole.denoiser.denoiser import Denoiser
+from rissole.denoiser.settings import LDM
 from rissole.drawing import samplers
 from rissole.first_stage.vqgan import VQGAN
-from rissole.ground import runtime
-from rissole.ground.schema import LDM
 from rissole.latent import blocks
 
 import torch
@@ -60,7 +60,7 @@ def block_loss(
         kept = signal[timestep[:, j]][:, None, None, None]
         z_t = diffusion.noised(clean, drawn, kept)
         told = corresponding(conditioning, database.z[neighbours], j)
-        with runtime.autocast(device):
+        with numerics.autocast(device):
             predicted = denoiser(z_t, timestep[:, j], denoiser.context(told), None)
         target = diffusion.target(ldm.prediction, clean, drawn, kept)
         losses.append(F.mse_loss(predicted.float(), target))
@@ -98,12 +98,12 @@ def sample_latents(
     side //= conditioning.row.blocks
     finished = []
     for j in range(n):
-        generators = [torch.Generator().manual_seed(runtime.seeded(seed, i, j)) for i in images]
+        generators = [torch.Generator().manual_seed(numerics.seeded(seed, i, j)) for i in images]
         noise = [torch.randn(channels, side, side, generator=g) for g in generators]
 
         def predict(z_t: Tensor, timestep: int, j=j) -> Tensor:
             told = corresponding(conditioning, database.z[neighbours], j)
-            with runtime.autocast(device):
+            with numerics.autocast(device):
                 context = denoiser.context(told)
                 steps = torch.full((len(z_t),), timestep, device=device)
                 return denoiser(z_t, steps, context, None).float()

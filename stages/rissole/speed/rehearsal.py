@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from rissole.ground import processes
-from rissole.ground.errors import InputError
+from rissole.harness import launch
+from rissole.harness.errors import InputError
 
 SCRIPTS = Path(__file__).parents[2]
 
@@ -51,7 +51,7 @@ def call(folder: Path, stage: str, *words: str) -> Cost:
     done = subprocess.run(
         [sys.executable, "-c", SAY_PEAK, str(SCRIPTS / f"{stage}.py"), *words],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != processes.WANTED},
+        env={name: value for name, value in os.environ.items() if name != launch.WANTED},
         capture_output=True,
         text=True,
     )

@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rissole.ground.config import Settings
+from rissole.core.config import Settings
+from rissole.dataset.settings import Data
+from rissole.denoiser.settings import LDM
+from rissole.denoiser.training import VALIDATED
+from rissole.first_stage.settings import VQGANSettings
+from rissole.latent.settings import LatentsSettings
 
 JUDGED = 10_000  # val images at most, as `build_reference` has it
-VALIDATED = 256  # val images that a validation loss is taken over, as `denoiser.training` has it
 TRAINING = 3  # times the FLOP of a forward pass
 
 
@@ -47,38 +51,30 @@ def _first_stage(settings: Settings, size: Size) -> float:
 
 
 def _denoiser(settings: Settings, size: Size) -> float:
-    validated = min(settings.data.validation * size.images, VALIDATED)
-    return size.denoiser + size.validations * validated / settings.ldm.batch / TRAINING
+    validated = min(settings.section(Data).validation * size.images, VALIDATED)
+    return size.denoiser + size.validations * validated / settings.section(LDM).batch / TRAINING
 
 
 def _pairs(settings: Settings, size: Size) -> float:
-    return size.images * size.images * (1 - settings.data.validation)
+    return size.images * size.images * (1 - settings.section(Data).validation)
 
 
 def _drawing(settings: Settings, size: Size) -> float:
     return size.drawn * size.steps
 
 
-def _first_batch(settings: Settings, size: Size) -> float:
-    return min(size.drawn, settings.sample.batch) * size.steps
-
-
 def _judged(settings: Settings, size: Size) -> float:
-    judged = min(settings.data.validation * size.images, JUDGED)
+    judged = min(settings.section(Data).validation * size.images, JUDGED)
     return 2 * judged + max(size.drawn, judged) + size.drawn
 
 
 def _pixels(settings: Settings) -> int:
-    return 3 * settings.data.size**2
+    return 3 * settings.section(Data).size ** 2
 
 
 def _codes(settings: Settings) -> int:
-    side = settings.data.size // 2 ** len(settings.vqgan.widths)
-    return 4 * side**2 * (1 + settings.latents.mirrors)
-
-
-def _no_image(settings: Settings) -> int:
-    return 0
+    side = settings.section(Data).size // 2 ** len(settings.section(VQGANSettings).widths)
+    return 4 * side**2 * (1 + settings.section(LatentsSettings).mirrors)
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class Stage:
 
     def calls(self, settings: Settings) -> int:
         """How often it is called."""
-        return len(getattr(settings, self.each)) if self.each else 1
+        return len(settings.names(self.each)) if self.each else 1
 
 
 STAGES = {  # in running order
@@ -116,11 +112,8 @@ STAGES = {  # in running order
     "sample_images": Stage(_drawing, each="rows", held=_codes, shared=True),
     "build_reference": Stage(_judged),
     "score_controls": Stage(_drawn, scores=False),
-    "extract_features": Stage(_drawn, each="rows", held=_no_image, shared=True),
     # What the search for copies grows with besides, the train images, is left out.
-    "audit_samples": Stage(_drawn, each="rows"),
     "compute_fid": Stage(_drawn, each="rows"),
-    "show_samples": Stage(_first_batch, each="rows", held=_codes, scores=False),
     "judge_retrieval": Stage(_images, scores=False),
     "make_tables": Stage(_nothing, scores=False),
     "make_report": Stage(_nothing, scores=False),

@@ -32,14 +32,8 @@ def training(world: World, repeats: int) -> dict[str, float]:
 def our_loss(world: World) -> Tensor:
     """Of a fixed batch, noise and timesteps."""
     torch.manual_seed(0)
-    return ours.block_loss(
-        world.denoiser,
-        world.conditioning,
-        world.ldm,
-        world.images,
-        rows(world),
-        world.conditioning.grid,
-    )
+    batch = ours.draw(world.conditioning, world.ldm, rows(world), world.conditioning.grid)
+    return ours.block_loss(world.denoiser, world.conditioning, world.ldm, world.images, batch)
 
 
 def reference_loss(world: World) -> Tensor:
@@ -99,18 +93,9 @@ def neighbours_cost(world: World, repeats: int) -> dict[str, float]:
         denoiser.to(told.device)
 
         def step(denoiser=denoiser, told=told) -> None:
-            images = ours.Images(codes, told)
-            learn(
-                denoiser,
-                ours.block_loss(
-                    denoiser,
-                    world.conditioning,
-                    world.ldm,
-                    images,
-                    rows(world),
-                    world.conditioning.grid,
-                ),
-            )
+            images, conditioning = ours.Images(codes, told), world.conditioning
+            batch = ours.draw(conditioning, world.ldm, rows(world), conditioning.grid)
+            learn(denoiser, ours.block_loss(denoiser, conditioning, world.ldm, images, batch))
 
         steps[k] = step
     seconds = interleaved(steps, repeats)

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from rissole.core.config import Settings
+from rissole.dataset.settings import Data
 from rissole.denoiser.conditioning import Conditioning
 from rissole.denoiser.denoiser import Denoiser
+from rissole.denoiser.settings import LDM, find_variant, variant_ldm
 from rissole.denoiser.training import Images
+from rissole.drawing.settings import Sample
+from rissole.first_stage.settings import VQGANSettings
 from rissole.first_stage.vqgan import VQGAN
-from rissole.ground.config import Settings
-from rissole.ground.schema import LDM, Sample
 from rissole.latent import latents
 from rissole.retrieval import neighbours, search
 from rissole.retrieval.vectors import Vectors
@@ -46,8 +49,8 @@ class World:
 def make(settings: Settings, device: torch.device) -> World:
     """A world of random pictures, for the preset's networks without training."""
     torch.manual_seed(0)
-    size = settings.data.size
-    first_stage = VQGAN(settings.vqgan).eval().requires_grad_(False).to(device)
+    size = settings.section(Data).size
+    first_stage = VQGAN(settings.section(VQGANSettings)).eval().requires_grad_(False).to(device)
     pictures = torch.rand(IMAGES, 3, size, size).mul(2).sub(1).to(device)
     codes = torch.cat([first_stage.encode(part) for part in pictures.split(100)]).int()
     codebook = first_stage.codebook().detach()
@@ -65,7 +68,7 @@ def make(settings: Settings, device: torch.device) -> World:
     vectors = Vectors(host, "first_block", settings.blocks)[:]
     index = search.Exact(vectors)
     found, _ = neighbours.find(index, host, host, vectors, settings.k, "self")
-    variant, ldm = settings.variant("rissole"), settings.variant_ldm("rissole")
+    variant, ldm = find_variant(settings, "rissole"), variant_ldm(settings, "rissole")
     denoiser = Denoiser(variant, ldm, codebook.shape[1], settings.k).to(device)
     nn.init.normal_(denoiser.unet.last.weight, std=0.02)  # it starts at zero, and would hide faults
     conditioning = Conditioning(variant, train, ldm.normalise)
@@ -73,7 +76,7 @@ def make(settings: Settings, device: torch.device) -> World:
         denoiser=denoiser,
         conditioning=conditioning,
         ldm=ldm,
-        sample=settings.sample,
+        sample=settings.section(Sample),
         first_stage=first_stage,
         images=Images(codes, torch.from_numpy(found).to(device)),
         database=Database(

@@ -1,1 +1,0 @@
-"""What every stage stands on: settings, files, errors, the device."""

@@ -1,0 +1,1 @@
+"""What runs the stages and cannot change what they compute: no stage depends on it."""
