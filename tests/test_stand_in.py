@@ -78,6 +78,7 @@ with StandIn():
 """
 
 
+@pytest.mark.slow
 def test_the_device_refuses_what_cuda_would(tmp_path):
     done = stand_in(tmp_path, "-c", MIXED)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
